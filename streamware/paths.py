@@ -1,0 +1,69 @@
+"""Which paths a middleware touches: ``paths`` and ``exclude``, glob patterns on the path within the mount."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+from .exceptions import ConfigurationError
+from .globs import common_path
+from .types import Scope
+
+
+class PathSelection:
+    """``paths`` and ``exclude``: glob patterns on the path within the mount. ``paths=None`` selects all of them."""
+
+    __slots__ = ("_exclude", "_paths", "exclude", "paths")
+
+    def __init__(self, owner: str, paths: Iterable[str] | None, exclude: Iterable[str] | None) -> None:
+        self.paths = patterns(owner, "paths", paths)
+        self.exclude = patterns(owner, "exclude", exclude)
+        self._paths = compile_globs(self.paths)
+        self._exclude = compile_globs(self.exclude)
+
+    @property
+    def everything(self) -> bool:
+        """True where no path is left out, so that nobody needs to look."""
+        return self._paths is None and self._exclude is None
+
+    def __contains__(self, path: str) -> bool:
+        if self._paths is not None and not self._paths(path):
+            return False
+        return self._exclude is None or not self._exclude(path)
+
+    def overlap(self, other: PathSelection) -> str | None:
+        """A path that both select; None where there is none; "" where that could not be decided."""
+        wanted = [paths for paths in (self.paths, other.paths) if paths is not None]
+        unwanted = [exclude for exclude in (self.exclude, other.exclude) if exclude is not None]
+        return common_path(wanted, unwanted)
+
+
+def patterns(owner: str, option: str, given: Iterable[str] | None) -> tuple[str, ...] | None:
+    """``given`` as a tuple, checked: a lone string is refused, for it would be read letter by letter."""
+    if given is None:
+        return None
+    expected = "a list of glob patterns that start with / or *"
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise ConfigurationError.option(owner, option, given, expected)
+    checked = tuple(given)
+    for pattern in checked:
+        if not isinstance(pattern, str) or not pattern.startswith(("/", "*")):
+            raise ConfigurationError.option(owner, option, pattern, expected)
+    return checked
+
+
+def compile_globs(globs: Sequence[str] | None) -> Callable[[str], object] | None:
+    """A function that is true of a path that any of ``globs`` matches; None for None. No patterns match nothing."""
+    if globs is None:
+        return None
+    return re.compile("|".join(fnmatch.translate(glob) for glob in globs) or r"(?!)").match
+
+
+def path_within_mount(scope: Scope) -> str:
+    """The path that the wrapped app routes on: ``path`` without a leading ``root_path`` (ASGI HTTP spec 2.5)."""
+    path: str = scope.get("path", "")
+    root: str = scope.get("root_path", "")
+    if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
+        return path[len(root) :] or "/"
+    return path

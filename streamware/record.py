@@ -1,0 +1,29 @@
+"""The record that Streamware's middlewares share for one request or connection, kept in the scope.
+
+The first of them to see a scope copies it and puts the record in; those further in find it. Servers' and apps' own
+scope objects are never changed.
+"""
+
+from __future__ import annotations
+
+from .types import Scope
+
+KEY = "streamware"
+
+
+class Record:
+    """``rank``: of the innermost middleware entered so far (guards the order). ``entered``: that middleware's name.
+    ``denied``: the answer under way is a refusal that Streamware made, so no log must be made of it."""
+
+    __slots__ = ("denied", "entered", "rank")
+
+    def __init__(self) -> None:
+        self.rank = 0
+        self.entered = ""
+        self.denied = False
+
+
+def record_of(scope: Scope) -> Record | None:
+    """The record in ``scope``, or None where no middleware of ours has entered it."""
+    record = scope.get(KEY)
+    return record if isinstance(record, Record) else None

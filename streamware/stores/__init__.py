@@ -1,0 +1,1 @@
+"""Where logs live: the protocols, and one store a module."""

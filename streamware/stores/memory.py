@@ -1,0 +1,287 @@
+"""``MemoryStore``: logs in this process's memory, the embedded default.
+
+It holds the sum of its logs within ``max_bytes`` and one account's within its share. Logs get their capacity in steps;
+where there is no more to get, finished logs go first (oldest first), then new streams are refused a log
+(``StoreFull``: they pass through unresumable), and running ones trim what was sent or wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from ..clock import LoopClock
+from ..exceptions import ConfigurationError, StoreFull
+from ..types import Clock, TimerHandle
+from ..wire.cursor import new_tag
+from .base import Claim, Head, Log, Outcome, ProducerLog, Tombstone
+from .memory_log import MemoryLog
+
+FIRST_CAPACITY = 4096
+TOMBSTONES = 50_000
+
+
+@dataclass(slots=True)
+class _Held:
+    """An idempotency key that somebody holds."""
+
+    fingerprint: bytes
+    stream: str
+    settled: bool = False
+    waiting: list[asyncio.Future[None]] = field(default_factory=list)
+
+
+class MemoryStore:
+    """Logs in this process's memory. Serves one process: its logs end with it.
+
+    :param max_bytes: bound on the sum of all logs; default 256 MiB.
+    :param max_log_bytes: bound on one log; default 8 MiB, more than kernels and servers swallow for a client that has
+        silently gone, so that what such a client has not seen still fits.
+    :param max_log_events: bound on one log in events; default 100,000.
+    :param ttl: seconds that a finished log can still be read; default 300.
+    :param tombstone_ttl: seconds that an expired log is remembered as ended, so that a late reader is told so instead
+        of starting the work again; default one day, for at most 50,000 logs.
+    :param owner_share: the part of ``max_bytes`` that one account (principal, credential, or client address) may
+        hold; default 0.5.
+    :param clock: tests' clock.
+    :raises ConfigurationError: a value that makes no sense.
+    """
+
+    shared = False
+
+    def __init__(
+        self,
+        *,
+        max_bytes: int = 256 * 1024 * 1024,
+        max_log_bytes: int = 8 * 1024 * 1024,
+        max_log_events: int = 100_000,
+        ttl: float = 300.0,
+        tombstone_ttl: float = 86_400.0,
+        owner_share: float = 0.5,
+        clock: Clock | None = None,
+    ) -> None:
+        for option, value in (
+            ("max_bytes", max_bytes),
+            ("max_log_bytes", max_log_bytes),
+            ("max_log_events", max_log_events),
+            ("ttl", ttl),
+            ("tombstone_ttl", tombstone_ttl),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+                raise ConfigurationError.option("MemoryStore", option, value, "greater than 0")
+        if max_log_bytes > max_bytes:
+            raise ConfigurationError.option("MemoryStore", "max_log_bytes", max_log_bytes, "at most max_bytes")
+        if isinstance(owner_share, bool) or not 0 < owner_share <= 1:
+            raise ConfigurationError.option("MemoryStore", "owner_share", owner_share, "in (0, 1]")
+        self.tag = new_tag()
+        self._max_bytes = max_bytes
+        self._max_log_bytes = max_log_bytes
+        self._max_log_events = max_log_events
+        self._ttl = ttl
+        self._tombstone_ttl = tombstone_ttl
+        self._share = int(max_bytes * owner_share)
+        self._clock = clock or LoopClock()
+        self._logs: dict[str, MemoryLog] = {}
+        self._finished: OrderedDict[str, float] = OrderedDict()  # stream: when it expires; oldest first
+        self._finished_of: dict[str, OrderedDict[str, None]] = {}  # the same by account, so that evicting never scans
+        self._tombstones: OrderedDict[str, tuple[Tombstone, float]] = OrderedDict()
+        self._claims: dict[str, _Held] = {}
+        self._keys: dict[str, str] = {}  # stream: the idempotency key that started it
+        self._bytes = 0
+        self._accounts: dict[str, int] = {}
+        self._timer: TimerHandle | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes granted to logs."""
+        return self._bytes
+
+    def __len__(self) -> int:
+        """How many logs there are, running and finished."""
+        return len(self._logs)
+
+    # -- Store ----------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        return None
+
+    async def aclose(self) -> None:
+        for log in list(self._logs.values()):
+            log.close_from_outside(Outcome.INTERRUPTED)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def create(self, stream: str, head: Head, *, window: int) -> ProducerLog:
+        log = MemoryLog(
+            stream,
+            head,
+            window=window,
+            max_bytes=self._max_log_bytes,
+            max_events=self._max_log_events,
+            capacity=0,
+            budget=self,
+            clock=self._clock,
+        )
+        first = min(FIRST_CAPACITY, self._max_log_bytes)
+        if not self.grant(log, first):
+            raise StoreFull(f"MemoryStore holds {self._bytes} of {self._max_bytes} bytes, none of which may go")
+        log.capacity = first
+        self._logs[stream] = log
+        return log
+
+    async def open(self, stream: str) -> Log | Tombstone | None:
+        self._sweep()
+        log = self._logs.get(stream)
+        if log is not None:
+            return log
+        found = self._tombstones.get(stream)
+        return found[0] if found else None
+
+    async def stop(self, stream: str) -> bool:
+        self._sweep()
+        log = self._logs.get(stream)
+        if log is not None:
+            log.close_from_outside(Outcome.STOPPED)
+        return log is not None or stream in self._tombstones
+
+    async def forget(self, stream: str) -> None:
+        log = self._logs.get(stream)
+        if log is not None:
+            log.close(Outcome.DONE)
+            self._drop(stream)
+            self._release_key(stream)
+
+    async def claim(self, key: str, fingerprint: bytes, stream: str) -> Claim:
+        self._sweep()
+        held = self._claims.get(key)
+        if held is not None:
+            return Claim(False, held.stream, held.fingerprint, held.settled)
+        self._claims[key] = _Held(fingerprint, stream)
+        self._keys[stream] = key
+        return Claim(True, stream, fingerprint, False)
+
+    async def settle(self, key: str, started: bool) -> None:
+        held = self._claims.get(key)
+        if held is None:
+            return
+        if started:
+            held.settled = True
+        else:
+            del self._claims[key]
+            self._keys.pop(held.stream, None)
+        for waiter in held.waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+        held.waiting.clear()
+
+    async def settled(self, key: str, timeout: float) -> Claim | None:
+        held = self._claims.get(key)
+        if held is not None and not held.settled:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            held.waiting.append(waiter)
+            timer = self._clock.call_later(timeout, lambda: waiter.done() or waiter.set_result(None))
+            try:
+                await waiter
+            finally:
+                timer.cancel()
+                if waiter in held.waiting:
+                    held.waiting.remove(waiter)
+            held = self._claims.get(key)
+        return None if held is None else Claim(False, held.stream, held.fingerprint, held.settled)
+
+    # -- Budget ---------------------------------------------------------------------------------------------------------
+
+    def grant(self, log: MemoryLog, wanted: int) -> bool:
+        account = log.head.account
+        more = wanted - log.capacity
+        if self._accounts.get(account, 0) + more > self._share:
+            self._evict(self._accounts.get(account, 0) + more - self._share, account)
+            if self._accounts.get(account, 0) + more > self._share:
+                return False
+        if self._bytes + more > self._max_bytes:
+            self._evict(self._bytes + more - self._max_bytes, None)
+            if self._bytes + more > self._max_bytes:
+                return False
+        self._charge(account, more)
+        return True
+
+    def ended(self, log: MemoryLog) -> None:
+        if log.stream in self._logs:
+            kept = min(log.capacity, max(log.size, FIRST_CAPACITY))
+            self._charge(log.head.account, kept - log.capacity)
+            log.capacity = kept
+            self._finished[log.stream] = self._clock.now() + self._ttl
+            self._finished_of.setdefault(log.head.account, OrderedDict())[log.stream] = None
+            self._arm()
+
+    # -- within ---------------------------------------------------------------------------------------------------------
+
+    def _charge(self, account: str, more: int) -> None:
+        self._bytes += more
+        held = self._accounts.get(account, 0) + more
+        if held > 0:
+            self._accounts[account] = held
+        else:
+            self._accounts.pop(account, None)
+
+    def _evict(self, wanted: int, account: str | None) -> None:
+        """Expire finished logs before their time, oldest first, until ``wanted`` bytes are free."""
+        while wanted > 0:
+            stream = next(iter(self._finished if account is None else self._finished_of.get(account, ())), None)
+            if stream is None:
+                return
+            wanted -= self._logs[stream].capacity
+            self._expire(stream)
+
+    def _drop(self, stream: str) -> MemoryLog:
+        log = self._logs.pop(stream)
+        account = log.head.account
+        if self._finished.pop(stream, None) is not None:
+            finished = self._finished_of[account]
+            del finished[stream]
+            if not finished:
+                del self._finished_of[account]
+        self._charge(account, -log.capacity)
+        return log
+
+    def _expire(self, stream: str) -> None:
+        log = self._drop(stream)
+        head = log.head
+        outcome = log.outcome or Outcome.INTERRUPTED
+        tombstone = Tombstone(head.owner, head.path, head.method, outcome, log.last)
+        self._tombstones[stream] = tombstone, self._clock.now() + self._tombstone_ttl
+        while len(self._tombstones) > TOMBSTONES:
+            oldest, _ = self._tombstones.popitem(last=False)
+            self._release_key(oldest)
+
+    def _release_key(self, stream: str) -> None:
+        key = self._keys.pop(stream, None)
+        if key is not None:
+            self._claims.pop(key, None)
+
+    def _sweep(self) -> None:
+        now = self._clock.now()
+        while self._finished:
+            stream, expires = next(iter(self._finished.items()))
+            if expires > now:
+                break
+            self._expire(stream)
+        while self._tombstones:
+            stream, (_, forgotten) = next(iter(self._tombstones.items()))
+            if forgotten > now:
+                break
+            del self._tombstones[stream]
+            self._release_key(stream)
+
+    def _arm(self) -> None:
+        """One timer for the whole store, at the next expiry of a finished log."""
+        if self._timer is None and self._finished:
+            soonest = next(iter(self._finished.values()))
+            self._timer = self._clock.call_later(max(0.0, soonest - self._clock.now()), self._expired)
+
+    def _expired(self) -> None:
+        self._timer = None
+        self._sweep()
+        self._arm()

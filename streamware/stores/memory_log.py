@@ -1,0 +1,399 @@
+"""One log in this process's memory: the whole of ``MemoryStore``'s, and the local side of every shared store's.
+
+Rules:
+
+1. Nothing here waits but ``read``, ``reach``, ``room`` and ``pass_by``; the rest runs to its end within one tick.
+2. A reader says what it has *sent* by reading on. Only what was sent to some reader is ever trimmed.
+3. The producer is held back by the foremost reader connected now, never by a slow one.
+4. The capacity is what the budget grants, up to ``max_bytes``: a full store slows a log down, it never breaks one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from ..types import Clock
+from .base import Batch, Head, Outcome
+
+READ_BYTES = 64 * 1024
+ASIDE_BYTES = 4096
+
+
+class Budget(Protocol):
+    """Where a log gets its bytes from: the store, which bounds the sum over all logs."""
+
+    def grant(self, log: MemoryLog, wanted: int) -> bool:
+        """Allow the log to hold ``wanted`` bytes in all; False where the store is full."""
+
+    def ended(self, log: MemoryLog) -> None:
+        """The log has its outcome."""
+
+
+class MemoryLog:
+    """A ``ProducerLog`` in memory."""
+
+    __slots__ = (
+        "_audience",
+        "_base",
+        "_budget",
+        "_clock",
+        "_events",
+        "_foremost",
+        "_holes",
+        "_max_events",
+        "_outcome",
+        "_places",
+        "_room",
+        "_sent",
+        "_size",
+        "_waiting",
+        "_window",
+        "_written",
+        "capacity",
+        "head",
+        "max_bytes",
+        "on_closed",
+        "on_readers",
+        "stream",
+    )
+
+    def __init__(
+        self,
+        stream: str,
+        head: Head,
+        *,
+        window: int,
+        max_bytes: int,
+        max_events: int,
+        capacity: int,
+        budget: Budget,
+        clock: Clock,
+    ) -> None:
+        self.stream = stream
+        self.head = head
+        self.max_bytes = max_bytes
+        self.capacity = capacity
+        self.on_closed: Callable[[Outcome], None] | None = None
+        self.on_readers: Callable[[int], None] | None = None
+        self._window = window
+        self._max_events = max_events
+        self._budget = budget
+        self._clock = clock
+        self._events: list[bytes | None] = []  # None: an event that was too large to keep
+        self._holes = 0
+        self._base = 0  # the seq before that of _events[0]
+        self._size = 0  # bytes in _events
+        self._written = 0  # bytes ever appended
+        self._sent = 0  # the highest seq that was sent to some reader
+        self._foremost = 0  # bytes that the foremost reader connected now has been sent
+        self._places: list[MemoryReader] = []
+        self._waiting: list[asyncio.Future[None]] = []
+        self._room: asyncio.Future[None] | None = None
+        self._audience: list[MemoryReader] | None = None
+        self._outcome: Outcome | None = None
+
+    # -- what both sides see ------------------------------------------------------------------------------------------
+
+    @property
+    def first(self) -> int:
+        return self._base + 1
+
+    @property
+    def last(self) -> int:
+        return self._base + len(self._events)
+
+    @property
+    def outcome(self) -> Outcome | None:
+        return self._outcome
+
+    @property
+    def size(self) -> int:
+        """Bytes held."""
+        return self._size
+
+    @property
+    def readers(self) -> int:
+        return len(self._places)
+
+    def reader(self, after: int) -> MemoryReader:
+        kept = self._events[max(0, after - self._base) :]
+        place = MemoryReader(self, after, self._written - sum(map(_length, kept)))
+        self._places.append(place)
+        self._foremost = max(self._foremost, place.taken) if len(self._places) > 1 else place.taken
+        self._changed_readers()
+        return place
+
+    async def reach(self, seq: int, timeout: float) -> bool:
+        late = False
+
+        def expire() -> None:
+            nonlocal late
+            late = True
+            self._wake()
+
+        timer = self._clock.call_later(timeout, expire)
+        try:
+            while self.last < seq and self._outcome is None and not late:
+                await self._wait()
+        finally:
+            timer.cancel()
+        return self.last >= seq
+
+    # -- the producer's side ------------------------------------------------------------------------------------------
+
+    def append(self, event: bytes) -> bool:
+        if self._outcome is not None:
+            return False
+        self._events.append(event)
+        length = len(event)
+        self._size += length
+        self._written += length
+        if self._waiting:
+            self._wake()
+        if self._size > self.capacity or len(self._events) > self._max_events:
+            return self._make_room() and not self._too_far_ahead()
+        return not (self._places and self._written - self._foremost >= self._window)
+
+    def aside(self, data: bytes) -> None:
+        for place in self._places:
+            place.hand(data)
+        self._wake()
+
+    async def pass_by(self, piece: bytes, last: bool) -> None:
+        if self._outcome is not None:
+            return
+        if self._audience is None:
+            self._audience = list(self._places)
+        audience = self._audience
+        for place in audience:
+            if place.pieces_size > self._window:  # does not keep up: it is cut off, the foremost is not held back
+                place.pieces.clear()
+            else:
+                place.pieces.append(piece)
+                place.pieces_size += len(piece)
+        audience[:] = [place for place in audience if place.pieces]
+        if last:
+            self._audience = None
+            self._events.append(None)
+            self._holes += 1
+            for place in audience:
+                place.after_pieces = self.last
+        self._wake()
+        while self._outcome is None and audience and min(place.pieces_size for place in audience) > 0:
+            await self._wait_room()
+            audience[:] = [place for place in audience if place in self._places]
+
+    async def room(self) -> bool:
+        while self._outcome is None and (self._over_capacity() or self._too_far_ahead()):
+            await self._wait_room()
+        return self._outcome is None
+
+    def close(self, outcome: Outcome) -> bool:
+        if self._outcome is not None:
+            return False
+        self._outcome = outcome
+        self._wake()
+        self._give_room()
+        self._budget.ended(self)
+        return True
+
+    def close_from_outside(self, outcome: Outcome) -> bool:
+        """Close it for somebody other than its producer, who is told."""
+        closed = self.close(outcome)
+        if closed and self.on_closed is not None:
+            self.on_closed(outcome)
+        return closed
+
+    # -- within -------------------------------------------------------------------------------------------------------
+
+    def _too_far_ahead(self) -> bool:
+        return bool(self._places) and self._written - self._foremost >= self._window
+
+    def _over_capacity(self) -> bool:
+        return (self._size > self.capacity or len(self._events) > self._max_events) and not self._make_room()
+
+    def _make_room(self) -> bool:
+        """Ask the budget for more, then trim what some reader has been sent."""
+        if self._size > self.capacity and self.capacity < self.max_bytes:
+            wanted = min(self.max_bytes, max(self._size, 2 * self.capacity))
+            if self._budget.grant(self, wanted):
+                self.capacity = wanted
+        cut = 0
+        over_bytes, over_events = self._size - self.capacity, len(self._events) - self._max_events
+        if over_bytes > 0 or over_events > 0:
+            # An eighth more than needed, so that a log at its cap does not move its list at every event.
+            over_bytes += self.capacity // 8
+            over_events += self._max_events // 8
+            trimmable = min(self._sent - self._base, len(self._events))
+            freed = 0
+            while cut < trimmable and (freed < over_bytes or cut < over_events):
+                event = self._events[cut]
+                freed += len(event or b"")
+                self._holes -= event is None
+                cut += 1
+            del self._events[:cut]
+            self._base += cut
+            self._size -= freed
+        return self._size <= self.capacity and len(self._events) <= self._max_events
+
+    def _progress(self, place: MemoryReader) -> None:
+        """``place`` has been sent all up to its position."""
+        if place.position > self._sent:
+            self._sent = place.position
+        if place.taken > self._foremost:
+            self._foremost = place.taken
+        if self._room is not None:
+            self._give_room()
+
+    def _leave(self, place: MemoryReader) -> None:
+        if place in self._places:
+            self._places.remove(place)
+            self._foremost = max((other.taken for other in self._places), default=0)
+            self._give_room()
+            self._changed_readers()
+
+    def _changed_readers(self) -> None:
+        if self.on_readers is not None:
+            self.on_readers(len(self._places))
+
+    def _wait(self) -> asyncio.Future[None]:
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        return waiter
+
+    def _wake(self) -> None:
+        waiting = self._waiting
+        if waiting:
+            self._waiting = []
+            for waiter in waiting:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    async def _wait_room(self) -> None:
+        if self._room is None or self._room.done():  # done: the wait for it was cancelled
+            self._room = asyncio.get_running_loop().create_future()
+        await self._room
+
+    def _give_room(self) -> None:
+        room, self._room = self._room, None
+        if room is not None and not room.done():
+            room.set_result(None)
+
+
+def _length(event: bytes | None) -> int:
+    return 0 if event is None else len(event)
+
+
+class MemoryReader:
+    """A ``LogReader`` over a ``MemoryLog``. ``taken`` counts bytes as the log's ``_written`` does."""
+
+    __slots__ = ("_aside", "_closed", "_log", "_torn", "after_pieces", "pieces", "pieces_size", "position", "taken")
+
+    def __init__(self, log: MemoryLog, after: int, taken: int) -> None:
+        self._log = log
+        self.position = after
+        self.taken = taken
+        self._aside = b""
+        self._closed = False
+        self._torn = False  # the start of a large event has gone out, its end has not
+        self.pieces: list[bytes] = []
+        self.pieces_size = 0
+        self.after_pieces = 0
+
+    async def read(self) -> Batch | None:
+        log = self._log
+        if not self._closed:
+            log._progress(self)
+        while not self._closed:
+            batch = self._take()
+            if batch is not None:
+                return batch
+            await log._wait()
+        return None
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._log._leave(self)
+            self._log._wake()
+
+    def hand(self, data: bytes) -> None:
+        """Bytes to go out after the events read next; dropped where the reader has not taken the earlier ones."""
+        if len(self._aside) + len(data) <= ASIDE_BYTES:
+            self._aside += data
+
+    def _take(self) -> Batch | None:
+        """What is there now; None where there is nothing."""
+        log = self._log
+        events = log._events
+        start = self.position - log._base
+        gap = start < 0
+        if gap:
+            start = 0
+            self.position = log._base
+            self.taken = log._written - log._size
+        if start < len(events):
+            if log._holes:
+                return self._take_around_holes(start, gap)
+            taken = self._slice(start)
+            aside, self._aside = self._aside, b""
+            return Batch(taken, self.position, aside, gap)
+        if self.pieces:
+            self._torn = True
+            return Batch((), self.position, self._take_pieces(), gap)
+        if self._aside:
+            aside, self._aside = self._aside, b""
+            return Batch((), self.position, aside, gap)
+        if log._outcome is not None:
+            return Batch((), self.position, b"", gap, log._outcome, self._torn)
+        return Batch((), self.position, b"", True) if gap else None
+
+    def _take_pieces(self) -> bytes:
+        pieces, self.pieces = self.pieces, []
+        self.pieces_size = 0
+        return b"".join(pieces)
+
+    def _slice(self, start: int) -> list[bytes]:
+        """Events from ``start`` on, none of them a hole, about ``READ_BYTES`` of them."""
+        log = self._log
+        taken: list[bytes]
+        if log._written - self.taken <= READ_BYTES:
+            taken = log._events[start:]  # type: ignore[assignment]  # no holes: the caller has looked
+            self.taken = log._written
+        else:
+            taken, size = [], 0
+            for i in range(start, len(log._events)):
+                event = log._events[i]
+                if event is None:
+                    break
+                taken.append(event)
+                size += len(event)
+                if size >= READ_BYTES:
+                    break
+            self.taken += size
+        self.position += len(taken)
+        return taken
+
+    def _take_around_holes(self, start: int, gap: bool) -> Batch:
+        log = self._log
+        events = log._events
+        if events[start] is None:
+            self.position += 1
+            if self.after_pieces == self.position and self.pieces:
+                self._torn = False
+                return Batch((), self.position, self._take_pieces(), gap)
+            return Batch((), self.position, b"", gap=True, torn=self._torn)
+        taken: list[bytes] = []
+        size = 0
+        for i in range(start, len(events)):
+            event = events[i]
+            if event is None or size >= READ_BYTES:
+                break
+            taken.append(event)
+            size += len(event)
+        self.taken += size
+        self.position += len(taken)
+        aside, self._aside = self._aside, b""
+        return Batch(taken, self.position, aside, gap)

@@ -1,0 +1,1 @@
+"""The heart: an app runs into a log, and connections read it."""
