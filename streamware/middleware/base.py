@@ -6,14 +6,16 @@ objects that came in. A scope that it does touch is copied once per request, by 
 
 from __future__ import annotations
 
-import fnmatch
-import re
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Sequence
 from typing import ClassVar, Protocol, runtime_checkable
 
 from ..exceptions import ConfigurationError
+from ..paths import PathSelection, path_within_mount
 from ..record import KEY, Record, record_of
-from ..types import ASGIApp, Receive, Scope, Send
+from ..types import ASGIApp, Message, Receive, Scope, Send
+
+logger = logging.getLogger("streamware.lifespan")
 
 # The one right order, outermost first (design: cheap refusals first, whoever writes body bytes inside whoever
 # transforms them). Gaps leave room.
@@ -34,7 +36,8 @@ RANKS = {
 @runtime_checkable
 class Lifecycle(Protocol):
     """Implemented by middlewares that hold resources. ``Stack`` calls these; alone, a middleware calls its own as the
-    lifespan scope passes through it. All are idempotent, and none is required before the first request."""
+    lifespan scope passes through it. All are idempotent, and none is required before the first request: not every
+    server sends a lifespan. ``startup`` after ``aclose`` opens anew, since an app object may be served twice."""
 
     async def startup(self) -> None:
         """Open resources. Before the wrapped app's own start-up."""
@@ -44,54 +47,6 @@ class Lifecycle(Protocol):
 
     async def aclose(self) -> None:
         """Release resources. After the wrapped app's own shutdown."""
-
-
-class PathSelection:
-    """``paths`` and ``exclude``: glob patterns on the path within the mount. ``paths=None`` selects all of them."""
-
-    __slots__ = ("_exclude", "_paths", "exclude", "paths")
-
-    def __init__(self, owner: str, paths: Iterable[str] | None, exclude: Iterable[str] | None) -> None:
-        self.paths = patterns(owner, "paths", paths)
-        self.exclude = patterns(owner, "exclude", exclude)
-        self._paths = compile_globs(self.paths)
-        self._exclude = compile_globs(self.exclude)
-
-    @property
-    def everything(self) -> bool:
-        """True where no path is left out, so that nobody needs to look."""
-        return self._paths is None and self._exclude is None
-
-    def __contains__(self, path: str) -> bool:
-        if self._paths is not None and self._paths(path) is None:
-            return False
-        return self._exclude is None or self._exclude(path) is None
-
-
-def patterns(owner: str, option: str, given: Iterable[str] | None) -> tuple[str, ...] | None:
-    """``given`` as a tuple, checked: a lone string is refused, for it would be read letter by letter."""
-    if given is None:
-        return None
-    if isinstance(given, str | bytes):
-        raise ConfigurationError.option(owner, option, given, "a list of glob patterns")
-    checked = tuple(given)
-    for pattern in checked:
-        if not isinstance(pattern, str) or not pattern.startswith(("/", "*")):
-            raise ConfigurationError.option(owner, option, pattern, "a list of glob patterns that start with / or *")
-    return checked
-
-
-def compile_globs(globs: tuple[str, ...] | None):  # type: ignore[no-untyped-def]  # mended below
-    return None if globs is None else re.compile("|".join(fnmatch.translate(glob) for glob in globs) or r"(?!)").match
-
-
-def path_within_mount(scope: Scope) -> str:
-    """The path that the wrapped app routes on: ``path`` without a leading ``root_path`` (ASGI HTTP spec 2.5)."""
-    path: str = scope.get("path", "")
-    root: str = scope.get("root_path", "")
-    if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
-        return path[len(root) :] or "/"
-    return path
 
 
 class BaseMiddleware:
@@ -116,14 +71,25 @@ class BaseMiddleware:
             raise ConfigurationError.option(type(self).__name__, "app", app, "an ASGI application")
         self.app = app
         self.selection = PathSelection(type(self).__name__, paths, exclude)
+        #: Where it may stand, ascending. A middleware whose options allow another place adds its rank here.
+        self.ranks: tuple[int, ...] = (self.rank,)
+        #: True where a ``Stack`` calls the hooks of ``Lifecycle``: then the lifespan scope passes through untouched.
+        self.in_stack = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if kind in self.scope_types:
             if self.selection.everything or path_within_mount(scope) in self.selection:
-                await self.handle(self.enter(scope), receive, send)
+                scope, record = self.enter(scope)
+                before = record.rank, record.entered
+                record.rank, record.entered = self.placed(record), type(self).__name__
+                try:
+                    await self.handle(scope, receive, send)
+                finally:
+                    # A foreign middleware may call what it wraps again with the same scope: a retry, a cascade.
+                    record.rank, record.entered = before
                 return
-        elif kind == "lifespan" and isinstance(self, Lifecycle):
+        elif kind == "lifespan" and not self.in_stack and isinstance(self, Lifecycle):
             await pass_lifespan(self, self.app, scope, receive, send)
             return
         await self.app(scope, receive, send)
@@ -132,40 +98,69 @@ class BaseMiddleware:
         """Serve one selected connection."""
         raise NotImplementedError  # abstract: each middleware writes its own
 
-    def enter(self, scope: Scope) -> Scope:
-        """The scope to go on with, holding the shared record with this middleware's rank in it.
-
-        :raises ConfigurationError: a middleware that belongs further in has been entered already.
-        """
+    def enter(self, scope: Scope) -> tuple[Scope, Record]:
+        """The scope to go on with, and the shared record in it: a copy where this is the first of ours."""
         record = record_of(scope)
         if record is None:
             record = Record()
             scope = {**scope, KEY: record}
-        name = type(self).__name__
-        if record.rank > self.rank and not (name == "ThrottleMiddleware" and record.entered == "AuthMiddleware"):
+        return scope, record
+
+    def placed(self, record: Record) -> int:
+        """The rank at which this middleware stands.
+
+        :raises ConfigurationError: a middleware that belongs further in has been entered already.
+        """
+        rank = lowest_rank(self.ranks, record.rank)
+        if rank is None:
+            name = type(self).__name__
             raise ConfigurationError(
                 f"{name} must stand outside {record.entered}, but was reached after it. Frameworks' add_middleware() "
                 f"puts the last one added outermost: add {record.entered} before {name}, or use streamware.Stack, "
                 "which takes them from outermost to innermost."
             )
-        record.rank = self.rank
-        record.entered = name
-        return scope
+        return rank
+
+
+def lowest_rank(ranks: Sequence[int], at_least: int) -> int | None:
+    """The lowest of ``ranks`` (ascending) that may stand inside rank ``at_least``; None where none may."""
+    for rank in ranks:
+        if rank >= at_least:
+            return rank
+    return None
 
 
 async def pass_lifespan(own: Lifecycle, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     """Let the lifespan scope through to ``app``, opening ``own`` before its start-up and ending it around its
-    shutdown."""
+    shutdown. An app that refuses the scope before it has asked for a message (Django does) leaves ``own`` unopened."""
+    opened = ended = False
 
-    async def receive_around() -> dict[str, object]:
+    async def receive_around() -> Message:
+        nonlocal opened, ended
         message = await receive()
         if message["type"] == "lifespan.startup":
-            await own.startup()
+            opened = True
+            try:
+                await own.startup()
+            except Exception as exc:
+                # Said here, for an exception alone would be taken for "lifespan unsupported", and be served without.
+                await send({"type": "lifespan.startup.failed", "message": f"{type(own).__name__}: {exc}"})
+                raise
         elif message["type"] == "lifespan.shutdown":
+            ended = True
+            await end()
+        return message
+
+    async def end() -> None:
+        try:
             await own.shutdown()
-        return message  # type: ignore[return-value]  # the server's own object
+        except Exception:
+            logger.exception("%s: shutdown failed; the app's own shutdown goes on", type(own).__name__)
 
     try:
         await app(scope, receive_around, send)
     finally:
-        await own.aclose()
+        if opened:
+            if not ended:
+                await end()
+            await own.aclose()
