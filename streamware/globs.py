@@ -53,7 +53,7 @@ class Alternatives:
         return any(done == len(self._tokens[which]) for which, done in places)
 
     def _past_stars(self, places: Iterable[Place]) -> Places:
-        reached = set()
+        reached: set[Place] = set()
         for which, done in places:
             reached.add((which, done))
             while done < len(self._tokens[which]) and self._tokens[which][done] is None:
@@ -101,7 +101,7 @@ def _letters_told_apart(texts: Iterable[Iterable[str]]) -> list[str]:
             for letter in glob:
                 bounds |= {ord(letter), min(ord(letter) + 1, 0x10FFFF)}
     lows = sorted(bounds)
-    letters = []
+    letters: list[str] = []
     for low, high in zip(lows, [*lows[1:], 0x110000], strict=True):
         letters.append(next((letter for letter in _READABLE if low <= ord(letter) < high), chr(low)))
     return sorted(letters, key=lambda letter: (_READABLE.find(letter) + 1 or len(_READABLE) + 1, letter))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable, Iterable, Sequence
+from typing import cast
 
 from .exceptions import ConfigurationError
 from .globs import common_path
@@ -34,23 +35,27 @@ class PathSelection:
 
     def overlap(self, other: PathSelection) -> str | None:
         """A path that both select; None where there is none; "" where that could not be decided."""
+        for one, another in ((self, other), (other, self)):
+            if one.paths is not None and another.exclude is not None and set(one.paths) <= set(another.exclude):
+                return None
         wanted = [paths for paths in (self.paths, other.paths) if paths is not None]
         unwanted = [exclude for exclude in (self.exclude, other.exclude) if exclude is not None]
         return common_path(wanted, unwanted)
 
 
-def patterns(owner: str, option: str, given: Iterable[str] | None) -> tuple[str, ...] | None:
+def patterns(owner: str, option: str, given: object) -> tuple[str, ...] | None:
     """``given`` as a tuple, checked: a lone string is refused, for it would be read letter by letter."""
     if given is None:
         return None
     expected = "a list of glob patterns that start with / or *"
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
         raise ConfigurationError.option(owner, option, given, expected)
-    checked = tuple(given)
-    for pattern in checked:
+    checked: list[str] = []
+    for pattern in cast("Iterable[object]", given):
         if not isinstance(pattern, str) or not pattern.startswith(("/", "*")):
             raise ConfigurationError.option(owner, option, pattern, expected)
-    return checked
+        checked.append(pattern)
+    return tuple(checked)
 
 
 def compile_globs(globs: Sequence[str] | None) -> Callable[[str], object] | None:

@@ -17,6 +17,10 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+# What is only wrapped and called: apps that are typed with the closed TypedDicts of ``asgiref.typing`` or ``uvicorn``
+# are no ``ASGIApp`` to a type checker, but are just as welcome.
+AnyASGIApp: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
+
 RawHeaders: TypeAlias = list[tuple[bytes, bytes]]
 
 
@@ -32,6 +36,8 @@ class Clock(Protocol):
 
     def now(self) -> float:
         """Seconds since an arbitrary moment; never goes back."""
+        ...
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> TimerHandle:
         """Call ``callback`` on the running loop ``delay`` seconds from now."""
+        ...

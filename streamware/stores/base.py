@@ -17,8 +17,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..types import RawHeaders
-
 
 class Outcome(enum.StrEnum):
     """How a stream ended. ``DONE``: the app sent its final body. ``FAILED``: it raised, hung, or returned without one.
@@ -65,8 +63,8 @@ class Batch:
 
     ``events``: wire bytes, in order, the last of them being number ``last``. ``aside``: bytes for live readers that
     are in no log (an app's own pings, the pieces of an event too large to keep). ``gap``: events between the reader's
-    place and the first of ``events`` are lost to this reader. ``outcome``: set once nothing follows. ``torn``: with a gap
-    or an outcome, that the start of an event has gone out whose end never will.
+    place and the first of ``events`` are lost to this reader. ``outcome``: set once nothing follows. ``torn``: with a
+    gap or an outcome, that the start of an event has gone out whose end never will.
     """
 
     events: Sequence[bytes]
@@ -84,6 +82,7 @@ class LogReader(Protocol):
 
     async def read(self) -> Batch | None:
         """The next events, waiting for them; at most about 64 KiB a batch. None once ``close`` was called."""
+        ...
 
     def close(self) -> None:
         """Give up the place; wakes a ``read`` that waits. Harmless twice."""
@@ -98,20 +97,25 @@ class Log(Protocol):
     @property
     def first(self) -> int:
         """The seq of the oldest event that is kept; ``last + 1`` where none is."""
+        ...
 
     @property
     def last(self) -> int:
         """The seq of the newest event; 0 before the first."""
+        ...
 
     @property
     def outcome(self) -> Outcome | None:
         """None while the log is open."""
+        ...
 
     def reader(self, after: int) -> LogReader:
         """A new place in the log, behind event ``after``."""
+        ...
 
     async def reach(self, seq: int, timeout: float) -> bool:
         """Wait, at most ``timeout`` seconds, until event ``seq`` exists; False if it does not."""
+        ...
 
 
 class ProducerLog(Log, Protocol):
@@ -125,11 +129,13 @@ class ProducerLog(Log, Protocol):
     @property
     def readers(self) -> int:
         """How many readers follow it now."""
+        ...
 
     def append(self, event: bytes) -> bool:
         """Add one event. False where the producer has to await ``room`` before the next one: it is ``window`` bytes
         ahead of the foremost reader, or the log is at its capacity with nothing that may be trimmed, or closed (then
         the event was refused)."""
+        ...
 
     def aside(self, data: bytes) -> None:
         """Hand ``data`` to the readers that are connected here; kept nowhere, and dropped where one does not keep
@@ -141,9 +147,11 @@ class ProducerLog(Log, Protocol):
 
     async def room(self) -> bool:
         """Wait until there is room again; False where the log is closed."""
+        ...
 
     def close(self, outcome: Outcome) -> bool:
         """Write the outcome; False if there was one already."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,26 +185,31 @@ class Store(Protocol):
         :raises StoreFull: no room, and nothing may be evicted.
         :raises StoreUnavailable: a shared store did not answer.
         """
+        ...
 
     async def open(self, stream: str) -> Log | Tombstone | None:
         """The log of a stream, or what is left of it; None where it is unknown.
 
         :raises StoreUnavailable: a shared store did not answer.
         """
+        ...
 
     async def stop(self, stream: str) -> bool:
         """Close the log as ``stopped`` on whichever worker it is produced; False where the stream is unknown. True
         also for one that has ended."""
+        ...
 
     async def forget(self, stream: str) -> None:
         """Drop a log as if it had never been: no tombstone. For streams that turned out to need none."""
 
     async def claim(self, key: str, fingerprint: bytes, stream: str) -> Claim:
         """Take an idempotency key for ``stream``, atomically, or learn who holds it."""
+        ...
 
     async def settle(self, key: str, started: bool) -> None:
-        """The claim's stream has started (the key then lives as long as its log); or it is none, and the key is free."""
+        """The claim's stream has started (the key then lives as long as its log); or it is none, and the key free."""
 
     async def settled(self, key: str, timeout: float) -> Claim | None:
         """Wait, at most ``timeout`` seconds, for the holder of ``key`` to settle: the settled claim; None where the
         key became free; the unsettled claim on time-out."""
+        ...

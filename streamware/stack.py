@@ -1,0 +1,152 @@
+"""Composes middlewares around an app: ``Middleware`` describes one, ``Stack`` builds them in the one right order.
+
+Rules: every scope but lifespan goes to the chain as the very object that came in, with the server's own ``receive`` and
+``send``, whatever its type; the list is checked when the ``Stack`` is built, before any traffic; nothing is known here
+of any middleware but its rank, its paths and its hooks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from typing import ParamSpec, Protocol
+
+from .exceptions import ConfigurationError
+from .lifespan import serve_lifespan
+from .middleware.base import BaseMiddleware, Lifecycle
+from .order import Layer, check_order
+from .types import AnyASGIApp, Receive, Scope, Send
+
+P = ParamSpec("P")
+
+
+class MiddlewareFactory(Protocol[P]):
+    """A middleware class, or any function that wraps an app: the app first, then its options."""
+
+    def __call__(self, app: AnyASGIApp, /, *args: P.args, **kwargs: P.kwargs) -> AnyASGIApp:
+        """``app``, wrapped."""
+        ...
+
+
+class DescribesMiddleware(Protocol):
+    """What an entry of ``Stack``'s list must have: ``Middleware`` here, Starlette's class of that name as well."""
+
+    @property
+    def cls(self) -> Callable[..., AnyASGIApp]:
+        """The class or factory."""
+        ...
+
+    @property
+    def args(self) -> tuple[object, ...]:
+        """Its positional arguments after the app."""
+        ...
+
+    @property
+    def kwargs(self) -> Mapping[str, object]:
+        """Its options."""
+        ...
+
+
+class Middleware:
+    """One middleware and its options, still without an app.
+
+    ``cls`` is a class of Streamware's, anybody's ASGI middleware class, or a function ``(app, …) -> app``. To type
+    checkers its options are those that ``cls`` takes: ``Middleware(HeartbeatMiddleware, intervall=3)`` is an error.
+    """
+
+    __slots__ = ("args", "cls", "kwargs")
+
+    def __init__(self, cls: MiddlewareFactory[P], /, *args: P.args, **kwargs: P.kwargs) -> None:
+        if not callable(cls):
+            raise ConfigurationError.option(
+                "Middleware", "cls", cls, "a middleware class or a function that wraps an app"
+            )
+        self.cls: Callable[..., AnyASGIApp] = cls
+        self.args: tuple[object, ...] = args
+        self.kwargs: Mapping[str, object] = kwargs
+
+    def __repr__(self) -> str:
+        """As it is written in code, but with ``...`` for every value that may be a secret or too long to read."""
+        options = [_shown(value) for value in self.args]
+        options += [f"{name}={_shown(value, name)}" for name, value in self.kwargs.items()]
+        return f"Middleware({', '.join([getattr(self.cls, '__name__', repr(self.cls)), *options])})"
+
+
+class Stack:
+    """An app with middleware around it, the outermost first in the list. It is itself an ASGI app.
+
+    It serves the lifespan scope also for apps that refuse it (Django, Channels), and opens and closes its middlewares
+    around the app's own start-up and shutdown; see ``streamware/lifespan.py``.
+
+    :param middleware: ``Middleware`` objects, Streamware's or Starlette's. Those of Streamware have one right order;
+        another one raises ``ConfigurationError`` with the list to use. The same class may stand several times, side by
+        side, with disjoint ``paths``. Other people's may stand anywhere.
+    :param hook_timeout: seconds that each middleware of Streamware may take to open, to end and to close (default 60:
+        more than any does unless what it talks to is gone); ``None`` waits for ever. The app's own has no limit here.
+    """
+
+    def __init__(
+        self, app: AnyASGIApp, middleware: Iterable[DescribesMiddleware] = (), *, hook_timeout: float | None = 60.0
+    ) -> None:
+        if not callable(app):
+            raise ConfigurationError.option("Stack", "app", app, "an ASGI application")
+        if hook_timeout is not None and (isinstance(hook_timeout, bool) or not hook_timeout > 0):
+            raise ConfigurationError.option("Stack", "hook_timeout", hook_timeout, "greater than 0 seconds, or None")
+        #: The innermost app, as it was given.
+        self.app = app
+        #: The list, outermost first.
+        self.middleware = tuple(_described(entry) for entry in middleware)
+        self._hook_timeout = hook_timeout
+
+        layers: list[Layer] = []
+        self._chain = app
+        for entry in reversed(self.middleware):
+            self._chain = entry.cls(self._chain, *entry.args, **entry.kwargs)
+            if not callable(self._chain):
+                raise ConfigurationError.option(
+                    "Stack", repr(entry), self._chain, "a factory that returns an ASGI application"
+                )
+            layers.insert(0, Layer(self._chain if isinstance(self._chain, BaseMiddleware) else None, repr(entry)))
+        check_order(layers)
+
+        own = [layer.own for layer in layers if layer.own is not None]
+        for ours in own:
+            ours.in_stack = True
+        self._hooks = [ours for ours in own if isinstance(ours, Lifecycle)]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" and _on_asyncio():
+            await serve_lifespan(
+                scope, receive, send, chain=self._chain, own=self._hooks, hook_timeout=self._hook_timeout
+            )
+        else:
+            await self._chain(scope, receive, send)
+
+    def __repr__(self) -> str:
+        return f"Stack({self.app!r}, middleware=[{', '.join(map(repr, self.middleware))}])"
+
+
+def _described(entry: object) -> Middleware:
+    if isinstance(entry, Middleware):
+        return entry
+    cls: Callable[..., AnyASGIApp] | None = getattr(entry, "cls", None)
+    # Starlette before 0.35 had no ``args``, and called its ``kwargs`` ``options``.
+    args: object = getattr(entry, "args", ())
+    kwargs: object = getattr(entry, "kwargs", getattr(entry, "options", None))
+    if not callable(cls) or not isinstance(args, tuple) or not isinstance(kwargs, Mapping):
+        raise ConfigurationError.option("Stack", "middleware", entry, "a list of Middleware(cls, option=...) objects")
+    return Middleware(cls, *args, **kwargs)
+
+
+def _shown(value: object, name: str = "") -> str:
+    plain = value is None or isinstance(value, bool | int | float) or name in ("paths", "exclude")
+    return repr(value) if plain else "..."
+
+
+def _on_asyncio() -> bool:
+    """False on another loop, where none of our hooks could run: Starlette's ``TestClient`` can drive an app on trio."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
