@@ -143,6 +143,7 @@ async def pass_lifespan(own: Lifecycle, app: ASGIApp, scope: Scope, receive: Rec
             try:
                 await own.startup()
             except Exception as exc:
+                ended = True
                 # Said here, for an exception alone would be taken for "lifespan unsupported", and be served without.
                 await send({"type": "lifespan.startup.failed", "message": f"{type(own).__name__}: {exc}"})
                 raise
