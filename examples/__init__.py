@@ -1,0 +1,1 @@
+"""Apps that know nothing of Streamware, and what wrapping them takes."""
