@@ -41,6 +41,7 @@ async def serve_lifespan(
     try:
         message = await receive()
         if failures := await hooks.startup():
+            await hooks.shutdown()
             await hooks.aclose()
             await send({"type": "lifespan.startup.failed", "message": "; ".join(failures)})
             return
