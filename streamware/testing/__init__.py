@@ -7,7 +7,7 @@ framework, and nothing in the package itself uses it.
 
 from __future__ import annotations
 
-from .call import ConnectionEnded
+from .call import ConnectionEndedError
 from .clock import FakeClock, FakeTimer, settle
 from .connection import Connection
 from .events import EventReader, ReceivedEvent
@@ -22,7 +22,7 @@ __all__ = (
     "SERVERS",
     "UVICORN",
     "Connection",
-    "ConnectionEnded",
+    "ConnectionEndedError",
     "EventReader",
     "FakeClock",
     "FakeTimer",

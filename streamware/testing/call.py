@@ -19,7 +19,7 @@ from .servers import ServerProfile
 T = TypeVar("T")
 
 
-class ConnectionEnded(EOFError):
+class ConnectionEndedError(EOFError):
     """What was waited for cannot come any more: the response, or the connection, has ended."""
 
 
@@ -100,14 +100,7 @@ class Call:
 
     def open(self) -> None:
         """Let the server call the app, without waiting for anything."""
-        if self._task is None:
-            receive: Receive = self._receive
-            send: Send = self._send
-            if not self.server.coroutines:
-                receive = self._plain_receive
-                send = self._plain_send
-            self._task = asyncio.get_running_loop().create_task(self._run(receive, send), name="the server's call")
-            self._task.add_done_callback(self._done)
+        self._opened()
 
     def drop(self) -> None:
         """The client leaves: a waiting ``receive()`` learns of it, a ``send()`` that is blocked returns, and from now
@@ -214,8 +207,14 @@ class Call:
         self._notify()
 
     def _opened(self) -> asyncio.Task[None]:
-        self.open()
-        assert self._task is not None  # open() has just seen to it
+        if self._task is None:
+            receive: Receive = self._receive
+            send: Send = self._send
+            if not self.server.coroutines:
+                receive = self._plain_receive
+                send = self._plain_send
+            self._task = asyncio.get_running_loop().create_task(self._run(receive, send), name="the server's call")
+            self._task.add_done_callback(self._done)
         return self._task
 
     def _notify(self) -> None:
@@ -230,7 +229,7 @@ class Call:
         await waiter
 
     async def _until(self, reached: Callable[[], bool], awaited: str) -> None:
-        """Wait until ``reached()``; raise what the call raised, or ``ConnectionEnded``, when it no longer can be."""
+        """Wait until ``reached()``; where it cannot be any more, raise what the call raised, or that it has ended."""
         task = self._opened()
         try:
             async with asyncio.timeout(self.timeout):
@@ -238,9 +237,9 @@ class Call:
                     if task.done():
                         if (error := self.exception) is not None:
                             raise error
-                        raise ConnectionEnded(f"the call returned while the test waited for {awaited}")
+                        raise ConnectionEndedError(f"the call returned while the test waited for {awaited}")
                     if self._order.ended or self.dropped:
-                        raise ConnectionEnded(f"the end came while the test waited for {awaited}")
+                        raise ConnectionEndedError(f"the end came while the test waited for {awaited}")
                     await self._change()
         except TimeoutError as error:
             raise TimeoutError(f"no {awaited} within {self.timeout} s") from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from ..types import ASGIApp, Message, RawHeaders, Scope
 from .call import Call
@@ -125,7 +125,7 @@ class Connection(Call):
         """Wait for the body, and return all of it so far.
 
         :param until: that many bytes in all; these bytes in it; what this function says; None: the proper end.
-        :raises ConnectionEnded: the response ended without that.
+        :raises ConnectionEndedError: the response ended without that.
         """
         await self._until(self._reached(until), "the end of the body" if until is None else f"a body with {until!r}")
         return self.body
@@ -211,7 +211,8 @@ def common_scope(server: ServerProfile, path: str, query: str | bytes, headers: 
 
 def raw_headers(headers: Headers) -> RawHeaders:
     """The headers as ASGI has them: lists of pairs of bytes, names in lower case."""
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    pairs: Iterable[tuple[str | bytes, str | bytes]]
+    pairs = cast("Mapping[str, str]", headers).items() if isinstance(headers, Mapping) else headers
     return [(as_bytes(name).lower(), as_bytes(value)) for name, value in pairs]
 
 

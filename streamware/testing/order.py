@@ -8,6 +8,7 @@ wrong is what one server or another would raise for, hang on, or put on the wire
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
 from ..exceptions import StreamwareError
 from ..types import ASGIApp, Message, Receive, Scope, Send
@@ -147,9 +148,10 @@ def check_headers(kind: str, headers: Iterable[object]) -> list[tuple[bytes, byt
     """
     checked: list[tuple[bytes, bytes]] = []
     for header in headers:
-        if not isinstance(header, tuple | list) or len(header) != 2:
+        pair: list[object] = list(cast("tuple[object]", header)) if isinstance(header, tuple | list) else []
+        if len(pair) != 2:
             raise MessageOrderError(f"{kind}: a header must be a pair, got {header!r}")
-        name, value = header
+        name, value = pair
         if not isinstance(name, bytes) or not isinstance(value, bytes):
             raise MessageOrderError(f"{kind}: a header must be a pair of bytes, got {header!r}")
         if not name or any(octet in name + value for octet in b"\r\n\0"):

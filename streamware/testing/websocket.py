@@ -43,7 +43,7 @@ class WebSocketConnection(Call):
     async def start(self) -> None:
         """Wait until the app has accepted.
 
-        :raises ConnectionEnded: it refused.
+        :raises ConnectionEndedError: it refused.
         """
         await self._until(lambda: self._accept is not None, "the accept")
 
@@ -89,10 +89,9 @@ class WebSocketConnection(Call):
         """How many messages have arrived and were not yet received."""
         return len(self._outgoing)
 
-    async def closing(self) -> int:
-        """Wait until the app has closed; the code."""
-        await self._until(lambda: self.close_code is not None, "the close")
-        assert self.close_code is not None  # just waited for
+    async def closing(self) -> int | None:
+        """Wait until the app has closed; the code. None where it refused with a response of its own."""
+        await self._until(lambda: self._order.ended, "the close")
         return self.close_code
 
     def close(self, code: int = 1000, reason: str = "") -> None:

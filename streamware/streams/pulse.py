@@ -1,0 +1,386 @@
+"""The pulse of one connection: what is sent when it is silent, and when.
+
+``ResponsePulse`` is for an HTTP response, ``WebSocketPulse`` for a WebSocket connection. Each wraps the server's
+``receive`` and ``send``, and owns one timer. The rules:
+
+1. Silence is the time since the last message of the app went out. The timer is not set anew for every message: when it
+   fires too early, it is set again for the rest.
+2. A heartbeat goes between two events, never into one, and never while a message of the app is under way: a ``send``
+   that waits is backpressure, not silence. A message of the app waits for a heartbeat that is under way.
+3. A response is looked at once, at its start. One that is no stream gets the server's own ``send`` from then on.
+4. Nothing is sent before the start has been sent, after the end, after the client is known to have left, or after the
+   call has returned; and by then there is neither timer nor task. A task exists only while a heartbeat is being sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from dataclasses import dataclass
+
+from ..observe import Observer
+from ..types import Clock, Message, RawHeaders, Receive, Scope, Send, TimerHandle
+from ..wire import headers
+from ..wire.boundary import EventBoundary, LineBoundary
+
+logger = logging.getLogger("streamware.heartbeat")
+
+COMMENT = b":\n"  # one newline: after a blank line the OpenAI SDK and httpx-sse make an empty message of it
+LINE = b"\n"
+REASONS = {COMMENT: "comment", LINE: "line"}
+EVENT_STREAM = b"text/event-stream"
+NDJSON = frozenset({b"application/x-ndjson", b"application/ndjson", b"application/jsonl"})
+BOM = b"\xef\xbb\xbf"
+# As HTTP's 408. Of 1000 and 3000 to 4999, the codes that every server lets through: daphne raises for the others.
+IDLE_CODE = 4408
+IDLE_REASON = "idle timeout"
+INFINITY = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class PulseOptions:
+    """What all connections of one middleware share.
+
+    ``interval``: of silence, ``INFINITY`` for none. ``event``: the bytes for an event stream. ``ndjson``: whether such
+    responses get any. ``text``: for a WebSocket, None for none. ``idle_timeout``: ``INFINITY`` for none.
+    """
+
+    interval: float
+    event: bytes
+    ndjson: bool
+    text: str | None
+    idle_timeout: float
+    observer: Observer
+    clock: Clock
+
+
+class Pulse:
+    """The timer of one connection, and the gate that keeps heartbeats and the app's messages apart."""
+
+    __slots__ = (
+        "beat",
+        "clock",
+        "forward",
+        "inner_receive",
+        "inner_send",
+        "last",
+        "options",
+        "sending",
+        "stopped",
+        "timer",
+    )
+
+    def __init__(self, options: PulseOptions, receive: Receive, send: Send) -> None:
+        self.options = options
+        self.clock = options.clock
+        self.inner_receive = receive
+        self.inner_send = send
+        self.forward: Send = send
+        self.last = 0.0  # when a message last went out
+        self.sending = 0  # how many messages of the app are under way
+        self.beat: asyncio.Task[None] | None = None  # the heartbeat that is under way
+        self.timer: TimerHandle | None = None
+        self.stopped = False
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """The app's ``send``. No coroutine of its own: where ``forward`` is the server's ``send``, so is this."""
+        return self.forward(message)
+
+    async def pass_on(self, message: Message) -> None:
+        """Send a message of the app when no heartbeat is under way."""
+        await self.turn()
+        self.sending += 1
+        try:
+            await self.inner_send(message)
+        finally:
+            self.sending -= 1
+            self.last = self.clock.now()
+
+    async def turn(self) -> None:
+        """Wait for a heartbeat that is under way."""
+        while self.beat is not None:
+            await asyncio.wait((self.beat,))
+
+    def begin(self) -> None:
+        """The start has been sent: silence counts from now."""
+        self.last = self.clock.now()
+        if not self.stopped:
+            self.arm(self.wait())
+
+    def arm(self, delay: float) -> None:
+        """Set the timer."""
+        try:
+            self.timer = self.clock.call_later(delay, self.fire)
+        except RuntimeError:  # no asyncio loop runs here: a server or a test client on trio
+            self.stop()
+
+    def stop(self) -> None:
+        """Begin no heartbeat any more. One that is under way goes on, and the app's messages still wait for it."""
+        self.stopped = True
+        self.forward = self.inner_send if self.beat is None else self.pass_on
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+    async def abandon(self) -> None:
+        """End the heartbeat that is under way: the call is about to return."""
+        if self.beat is not None:
+            self.beat.cancel()
+            await asyncio.wait((self.beat,))
+
+    def fire(self) -> None:
+        """What the timer calls."""
+        self.timer = None
+        if self.stopped:
+            return
+        delay = self.wait()
+        if delay > 0:
+            self.arm(delay)
+        elif self.sending or (message := self.due()) is None:
+            self.arm(self.pause)
+        else:
+            self.beat = asyncio.get_running_loop().create_task(self.send_beat(message), name="streamware heartbeat")
+
+    async def send_beat(self, message: Message) -> None:
+        """Send a heartbeat and set the timer for the next."""
+        try:
+            if not self.stopped:  # since the timer fired, the client may have left
+                await self.inner_send(message)
+                self.sent(message)
+        except OSError:  # the client has left, and this server says so
+            self.stop()
+        except Exception:
+            logger.warning("a heartbeat could not be sent; this connection gets no more of them", exc_info=True)
+            self.options.observer.count("heartbeat.failed")
+            self.stop()
+        finally:
+            self.beat = None
+            self.last = self.clock.now()
+        if not self.stopped:
+            self.arm(self.wait())
+
+    @property
+    def pause(self) -> float:
+        """Seconds until the next look, when what is due must not be sent now."""
+        raise NotImplementedError  # abstract: each kind of connection has its own
+
+    def wait(self) -> float:
+        """Seconds until something is due."""
+        raise NotImplementedError  # abstract: each kind of connection has its own
+
+    def due(self) -> Message | None:
+        """What to send now that something is due; None where it must not be."""
+        raise NotImplementedError  # abstract: each kind of connection has its own
+
+    def sent(self, message: Message) -> None:
+        """Take note of what ``due`` returned and has been sent."""
+        raise NotImplementedError  # abstract: each kind of connection has its own
+
+
+class ResponsePulse(Pulse):
+    """An HTTP response: a pulse if it proves to be an event stream, and else out of the way."""
+
+    __slots__ = ("begun", "bodiless", "bom", "boundary", "data", "interval")
+    boundary: EventBoundary | LineBoundary  # set, as ``data`` is, once the response proves to be a stream
+    data: bytes  # the heartbeat
+
+    def __init__(self, options: PulseOptions, scope: Scope, receive: Receive, send: Send) -> None:
+        super().__init__(options, receive, send)
+        self.forward = self.send_start
+        self.bodiless: bool = scope.get("method") == "HEAD"
+        self.interval = options.interval
+        self.begun = False  # a heartbeat has been sent
+        self.bom = b""  # the beginning of a byte order mark, held back
+
+    async def receive(self) -> Message:
+        """The app's ``receive``."""
+        message = await self.inner_receive()
+        if message["type"] == "http.disconnect":
+            self.stop()
+        return message
+
+    async def send_start(self, message: Message) -> None:
+        """The app's ``send`` until its response starts."""
+        if message["type"] != "http.response.start":
+            await self.inner_send(message)
+            return
+        given: RawHeaders = message.get("headers", [])
+        if type(given) is not list:  # any iterable will do for ASGI, but it may be one that can be read only once
+            given = list(given)
+            message = {**message, "headers": given}
+        if self.looks_alive(message["status"], given):
+            self.forward = self.send_first
+            await self.inner_send(message)
+            self.begin()
+        else:
+            self.stop()
+            await self.inner_send(message)
+
+    def looks_alive(self, status: int, given: RawHeaders) -> bool:
+        """Whether this is a response to put heartbeats into; if so, get ready for it."""
+        kind = headers.media_type(headers.get(given, b"content-type"))
+        if kind == EVENT_STREAM:
+            self.boundary, self.data = EventBoundary(), self.options.event
+        elif kind in NDJSON and self.options.ndjson:
+            self.boundary, self.data = LineBoundary(), LINE
+        else:
+            return False
+        return (
+            not self.bodiless
+            and 200 <= status < 300
+            and status not in (204, 205)
+            and headers.get(given, b"content-encoding") is None
+            and headers.get(given, b"content-length") is None
+        )
+
+    async def send_first(self, message: Message) -> None:
+        """The app's ``send`` until the first byte of the body. A byte order mark counts at the start of a stream only:
+        behind a heartbeat it would spoil the first line."""
+        await self.turn()
+        if message["type"] == "http.response.body" and (body := bytes(message.get("body", b""))):
+            if self.begun:
+                body = self.bom + body
+                if len(body) < len(BOM) and BOM.startswith(body) and message.get("more_body", False):
+                    self.bom = body
+                    body = b""
+                message = {**message, "body": body.removeprefix(BOM)}
+            if body and not self.stopped:
+                self.forward = self.send_stream
+        await self.send_stream(message)
+
+    async def send_stream(self, message: Message) -> None:
+        """The app's ``send`` on a stream. The hot path: what ``pass_on`` does, and the boundary."""
+        while self.beat is not None:
+            await asyncio.wait((self.beat,))
+        if message["type"] == "http.response.body":
+            body = message.get("body", b"")
+            if type(body) is not bytes:  # some apps send memoryviews, and most servers take them
+                body = bytes(body)
+            self.boundary.feed(body)
+            if not message.get("more_body", False):
+                self.stop()
+        elif message["type"] == "http.response.pathsend":
+            self.stop()
+        else:  # it may put bytes into the body that are not seen here
+            self.boundary.tear()
+        self.sending += 1
+        try:
+            await self.inner_send(message)
+        except BaseException:
+            self.boundary.tear()
+            raise
+        finally:
+            self.sending -= 1
+            self.last = self.clock.now()
+
+    @property
+    def pause(self) -> float:
+        return self.interval
+
+    def wait(self) -> float:
+        return self.last + self.interval - self.clock.now()
+
+    def due(self) -> Message | None:
+        if not self.boundary.between:
+            return None
+        self.begun = True
+        return {"type": "http.response.body", "body": self.data, "more_body": True}
+
+    def sent(self, message: Message) -> None:
+        self.options.observer.count("heartbeat.sent", reason=REASONS.get(self.data, "event"))
+
+
+class WebSocketPulse(Pulse):
+    """A WebSocket connection: a text in the silence of the app, a close in the silence of the client."""
+
+    __slots__ = ("closed", "heard", "idle", "interval", "left", "listening", "raises")
+
+    def __init__(self, options: PulseOptions, scope: Scope, receive: Receive, send: Send) -> None:
+        super().__init__(options, receive, send)
+        self.forward = self.send_accept
+        self.interval = INFINITY if options.text is None else options.interval
+        self.idle = options.idle_timeout
+        self.heard = self.left = 0.0  # when a message last came, and when the app last stopped to listen
+        self.listening = False
+        self.closed = False
+        self.raises = spec_version(scope) >= (2, 4)  # what a send after the end does: raise, or nothing
+
+    async def receive(self) -> Message:
+        """The app's ``receive``. The client is silent while the app listens and nothing comes: before, it may have
+        spoken without being heard."""
+        self.heard += self.clock.now() - self.left
+        self.listening = True
+        try:
+            message = await self.inner_receive()
+        finally:
+            self.listening = False
+            self.left = self.clock.now()
+        if message["type"] == "websocket.disconnect":
+            self.stop()
+        else:
+            self.heard = self.left
+        return message
+
+    async def send_accept(self, message: Message) -> None:
+        """The app's ``send`` until it accepts."""
+        if message["type"] == "websocket.accept":
+            self.forward = self.send_open
+            await self.inner_send(message)
+            self.heard = self.left = self.clock.now()
+            self.begin()
+        else:
+            await self.inner_send(message)
+
+    async def send_open(self, message: Message) -> None:
+        """The app's ``send`` on an open connection."""
+        await self.turn()
+        if self.closed:
+            await self.send_late(message)
+        else:
+            if message["type"] == "websocket.close":
+                self.stop()
+            await self.pass_on(message)
+
+    async def send_late(self, message: Message) -> None:
+        """The app's ``send`` once the connection has been closed here, as a server's after the client has left."""
+        if self.raises and message["type"] == "websocket.send":
+            raise OSError("the connection was closed: the client has been silent for too long")
+
+    @property
+    def pause(self) -> float:
+        return min(self.interval, self.idle)
+
+    def wait(self) -> float:
+        now = self.clock.now()
+        patience = self.idle - self.silence(now)
+        if not self.listening:  # the client's silence stands still, but do not look again and again
+            patience = max(patience, self.idle / 10)
+        return min(self.last + self.interval - now, patience)
+
+    def silence(self, now: float) -> float:
+        """For how long the client has said nothing while the app listened."""
+        return (now if self.listening else self.left) - self.heard
+
+    def due(self) -> Message | None:
+        now = self.clock.now()
+        if self.listening and self.silence(now) >= self.idle:
+            return {"type": "websocket.close", "code": IDLE_CODE, "reason": IDLE_REASON}
+        if now >= self.last + self.interval:
+            return {"type": "websocket.send", "text": self.options.text}
+        return None
+
+    def sent(self, message: Message) -> None:
+        if message["type"] == "websocket.close":
+            self.options.observer.count("heartbeat.idle_closed")
+            self.closed = True
+            self.stop()
+            self.forward = self.send_late
+        else:
+            self.options.observer.count("heartbeat.sent", reason="websocket")
+
+
+def spec_version(scope: Scope) -> tuple[int, ...]:
+    """The version of the ASGI specification that the server states for this scope; (2, 0) where it states none."""
+    stated = scope.get("asgi", {}).get("spec_version", "2.0")
+    return tuple(int(part) for part in stated.split(".") if part.isdigit())
