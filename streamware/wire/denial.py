@@ -1,0 +1,106 @@
+"""Refusals: the one place that decides how a client is told no, for every middleware.
+
+1. A refusal is an answer, never an exception. Its body is ``application/problem+json`` (RFC 9457), it is not to be
+   cached, and its reasons are the operator's words, never a request's.
+2. Any status but 200 ends a browser's EventSource for good. So a refusal *for now* (``soft=True``) answers those that
+   look like one with an empty stream that sets the reconnection time: silent, and they come back with their cursor.
+3. Whoever sends a refusal marks the scope's record, so that no log is made of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from ..record import record_of
+from ..types import Message, RawHeaders, Scope, Send
+from . import headers as raw
+
+#: What an answer to a stream's request may depend on.
+VARY = (b"Accept", b"Last-Event-ID", b"Prefer", b"Authorization", b"Cookie", b"Origin")
+
+#: Seconds after which a softly refused EventSource returns, where the refusal does not say.
+DEFAULT_RETRY = 3.0
+
+EVENT_STREAM = b"text/event-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """Why a client is refused. ``retry_after``: seconds, jitter included; ``headers``: lines that the answer carries
+    besides (a challenge, rate limits); ``extra``: members of the problem beside the standard ones."""
+
+    status: int
+    title: str
+    detail: str = ""
+    retry_after: float | None = None
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    extra: Mapping[str, str | int | None] = field(default_factory=dict)
+    type: str = "about:blank"
+
+
+def is_eventsource_like(scope: Scope) -> bool:
+    """True where the request looks like a browser's EventSource, or its client asks to be taken for one by
+    ``Prefer: control-events``. Not proof: a ``fetch`` with ``cache: "no-store"`` looks the same."""
+    headers = scope["headers"]
+    if (
+        scope["method"] == "GET"
+        and (accept := raw.combined(headers, b"accept")) is not None
+        and accept.strip().lower() == EVENT_STREAM
+        and b"no-cache" in raw.split_list((raw.combined(headers, b"cache-control") or b"").lower())
+        and raw.get(headers, b"sec-fetch-mode") in (None, b"cors")
+    ):
+        return True
+    prefer = raw.get_all(headers, b"prefer")
+    return bool(prefer) and "control-events" in raw.parse_prefer(prefer)
+
+
+def denial_messages(scope: Scope, denial: Denial, *, soft: bool = False) -> list[Message]:
+    """The messages that refuse the HTTP request ``scope``. ``soft``: the refusal is for now, a later try may do."""
+    if soft and is_eventsource_like(scope):
+        delay = DEFAULT_RETRY if denial.retry_after is None else denial.retry_after
+        own = [(b"content-type", EVENT_STREAM), (b"x-accel-buffering", b"no")]
+        return _answer(scope, 200, [*own, *denial.headers], b"retry: %d\n\n" % math.ceil(max(0.0, delay) * 1000))
+    own = [(b"content-type", b"application/problem+json")]
+    if denial.retry_after is not None:
+        own.append((b"retry-after", b"%d" % math.ceil(max(0.0, denial.retry_after))))
+    return _answer(scope, denial.status, [*own, *denial.headers], msgspec.json.encode(_problem(denial)))
+
+
+def no_content(scope: Scope) -> list[Message]:
+    """204: done, nothing to say. The only answer that ends an EventSource kindly."""
+    return _answer(scope, 204, [], b"")
+
+
+async def deny(scope: Scope, send: Send, denial: Denial, *, soft: bool = False) -> None:
+    """Refuse the request, and mark its record."""
+    record = record_of(scope)
+    if record is not None:
+        record.denied = True
+    for message in denial_messages(scope, denial, soft=soft):
+        await send(message)
+
+
+def _problem(denial: Denial) -> dict[str, str | int | None]:
+    problem: dict[str, str | int | None] = {"type": denial.type, "title": denial.title, "status": denial.status}
+    if denial.detail:
+        problem["detail"] = denial.detail
+    return {**denial.extra, **problem}
+
+
+def _answer(scope: Scope, status: int, headers: RawHeaders, body: bytes) -> list[Message]:
+    """One whole answer. A HEAD has the headers of its GET, a 204 and a 304 have no length (RFC 9110, section 8.6)."""
+    headers = raw.merge_vary(raw.no_store(headers), *VARY)
+    if status in (204, 304):
+        body = b""
+    else:
+        headers.append((b"content-length", b"%d" % len(body)))
+    if scope["method"] == "HEAD":
+        body = b""
+    return [
+        {"type": "http.response.start", "status": status, "headers": headers},
+        {"type": "http.response.body", "body": body, "more_body": False},
+    ]
