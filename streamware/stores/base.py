@@ -93,6 +93,8 @@ class Log(Protocol):
 
     stream: str
     head: Head
+    #: The most bytes that it will ever hold.
+    max_bytes: int
 
     @property
     def first(self) -> int:

@@ -101,7 +101,7 @@ class MemoryStore:
         """How many logs there are, running and finished."""
         return len(self._logs)
 
-    # -- Store ----------------------------------------------------------------------------------------------------------
+    # -- Store
 
     async def start(self) -> None:
         return None
@@ -191,7 +191,7 @@ class MemoryStore:
             held = self._claims.get(key)
         return None if held is None else Claim(False, held.stream, held.fingerprint, held.settled)
 
-    # -- Budget ---------------------------------------------------------------------------------------------------------
+    # -- Budget
 
     def grant(self, log: MemoryLog, wanted: int) -> bool:
         account = log.head.account
@@ -216,7 +216,7 @@ class MemoryStore:
             self._finished_of.setdefault(log.head.account, OrderedDict())[log.stream] = None
             self._arm()
 
-    # -- within ---------------------------------------------------------------------------------------------------------
+    # -- within
 
     def _charge(self, account: str, more: int) -> None:
         self._bytes += more

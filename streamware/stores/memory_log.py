@@ -94,7 +94,7 @@ class MemoryLog:
         self._audience: list[MemoryReader] | None = None
         self._outcome: Outcome | None = None
 
-    # -- what both sides see ------------------------------------------------------------------------------------------
+    # -- what both sides see
 
     @property
     def first(self) -> int:
@@ -141,7 +141,7 @@ class MemoryLog:
             timer.cancel()
         return self.last >= seq
 
-    # -- the producer's side ------------------------------------------------------------------------------------------
+    # -- the producer's side
 
     def append(self, event: bytes) -> bool:
         if self._outcome is not None:
@@ -206,7 +206,7 @@ class MemoryLog:
             self.on_closed(outcome)
         return closed
 
-    # -- within -------------------------------------------------------------------------------------------------------
+    # -- within
 
     def _too_far_ahead(self) -> bool:
         return bool(self._places) and self._written - self._foremost >= self._window
@@ -339,7 +339,8 @@ class MemoryReader:
                 return self._take_around_holes(start, gap)
             taken = self._slice(start)
             aside, self._aside = self._aside, b""
-            return Batch(taken, self.position, aside, gap)
+            ended = log._outcome if self.position == log.last and not self.pieces else None
+            return Batch(taken, self.position, aside, gap, ended)
         if self.pieces:
             self._torn = True
             return Batch((), self.position, self._take_pieces(), gap)

@@ -1,0 +1,62 @@
+"""What a running app may ask of its own stream: ``current_stream()``. No app has to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+
+
+class Usage:
+    """What the app says that its stream has used: LLM tokens, as a rule."""
+
+    __slots__ = ("total",)
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    def add(self, n: int) -> None:
+        """Count ``n`` more.
+
+        :raises ValueError: ``n`` is negative.
+        """
+        if n < 0:
+            raise ValueError(f"usage only grows, got {n}")
+        self.total += n
+
+
+class CurrentStream:
+    """The stream that the calling app is producing.
+
+    ``linger``: seconds that the app goes on with no reader; assign to change it for this stream (0: stop at the next
+    drop; None: never stop for lack of readers). ``usage``: what the app counts for metering.
+    """
+
+    __slots__ = ("_cursor", "_stop", "linger", "usage")
+
+    def __init__(self, cursor: Callable[[], str], stop: Callable[[], None], linger: float | None) -> None:
+        self._cursor = cursor
+        self._stop = stop
+        self.linger = linger
+        self.usage = Usage()
+
+    @property
+    def cursor(self) -> str:
+        """The cursor of the newest event, or of the place before the first; "" while no log has been made (yet)."""
+        return self._cursor()
+
+    def stop(self) -> None:
+        """End the stream as ``stopped`` after what has been sent so far; the app is cancelled."""
+        self._stop()
+
+
+_current: ContextVar[CurrentStream | None] = ContextVar("streamware_current_stream", default=None)
+
+
+def current_stream() -> CurrentStream | None:
+    """The stream that the running code produces; None outside a request that may get a log."""
+    return _current.get()
+
+
+def set_current_stream(stream: CurrentStream) -> None:
+    """Make ``stream`` the current one of the calling context."""
+    _current.set(stream)

@@ -1,0 +1,165 @@
+"""One connection that follows a log: replay and live tail are the same read, so nothing falls between them.
+
+Rules:
+
+1. All that is pending leaves in one ``send``, and every send holds whole events.
+2. No send is made once the client has left; after ``run`` nothing of the server's is touched.
+3. What this reader cannot be given is never passed over in silence: an EventSource-like is told in band, everybody
+   else sees the connection cut, or, where the server cannot cut, an error event before the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+
+import msgspec
+
+from ..stores.base import Batch, Log, Outcome
+from ..types import Message, Scope, Send
+from ..wire import sse
+from .inbound import Inbound
+from .options import PACE_SECONDS, Options
+from .producer import Producer
+from .response import error_block
+from .servers import accepts_without_limit, cuts_visibly
+from .worker import Worker
+
+
+class Left(enum.Enum):
+    """Why a reader ended."""
+
+    COMPLETE = "complete"  # the log's end was told
+    GONE = "gone"  # the client has left
+    HANDED_OVER = "handed over"  # the stream turned out to be the app's own
+    CUT = "cut"  # visibly incomplete: the caller returns without a final body
+
+
+class Reader:
+    """Follows ``log`` from behind event ``after`` over one connection."""
+
+    __slots__ = (
+        "_allowance", "_due", "_evicted", "_inbound", "_limitless", "_options", "_paced", "_place", "_producer",
+        "_scope", "_send", "_worker", "eventsource_like", "log",
+    )  # fmt: skip
+
+    def __init__(
+        self, scope: Scope, send: Send, inbound: Inbound, log: Log, after: int, *, eventsource_like: bool,
+        options: Options, worker: Worker, producer: Producer | None = None,
+    ) -> None:  # fmt: skip
+        self.log = log
+        self.eventsource_like = eventsource_like
+        self._scope = scope
+        self._send = send
+        self._inbound = inbound
+        self._options = options
+        self._worker = worker
+        self._producer = producer
+        self._evicted = False
+        self._place = log.reader(after)
+        self._limitless = accepts_without_limit(scope)
+        self._allowance = 0.0
+        self._paced: float | None = None
+        self._due: asyncio.Future[None] | None = None
+        worker.enter(self)
+
+    def gone(self) -> None:
+        """The client has left: stop waiting for events."""
+        self._place.close()
+        self._go_on()
+
+    def evict(self) -> None:
+        """A newer reader takes this one's place."""
+        self._evicted = True
+        self._place.close()
+        self._go_on()
+
+    async def run(self, start: Message, preface: bytes = b"") -> Left:
+        """Send ``start`` and ``preface``, then follow the log to its end."""
+        try:
+            if self._inbound.gone:
+                return Left.GONE
+            await self._send(start)
+            if preface and not self._inbound.gone:
+                await self._send({"type": "http.response.body", "body": preface, "more_body": True})
+            return await self._follow()
+        finally:
+            self._place.close()
+            self._worker.leave(self)
+
+    async def _follow(self) -> Left:
+        send, inbound, read = self._send, self._inbound, self._place.read
+        while True:
+            batch = await read()
+            if inbound.gone:
+                return Left.GONE
+            if self._producer is not None and self._producer.handed_over is not None:
+                return Left.HANDED_OVER
+            if batch is None:
+                return await self._cut("superseded") if self._evicted else Left.GONE
+            if batch.gap:
+                self._options.observer.count("resume.gap", reason="live")
+                if batch.torn or not self.eventsource_like:
+                    return await self._cut("gap", torn=batch.torn)
+            body = self._bytes_of(batch)
+            if batch.outcome is not None and batch.outcome in (Outcome.DONE, Outcome.STOPPED) and not batch.torn:
+                return await self._end(body)
+            if body:
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+                if self._limitless:
+                    await self._keep_pace(len(body))
+            if batch.outcome is not None:
+                return await self._end_early(batch.outcome, batch.torn)
+
+    def _bytes_of(self, batch: Batch) -> bytes:
+        body = b"".join(batch.events)
+        if batch.aside:
+            body += batch.aside
+        if batch.gap:
+            earliest = f"{self.log.stream}.{batch.last - len(batch.events)}"
+            body = sse.control_event("reset", {"reason": "gap", "earliest": earliest}) + body
+        return body
+
+    async def _end(self, body: bytes) -> Left:
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        return Left.COMPLETE
+
+    async def _end_early(self, outcome: Outcome, torn: bool) -> Left:
+        if not self.eventsource_like or torn:
+            return await self._cut(outcome.value, torn=torn)
+        # An EventSource comes back after any end; its cursor is then answered by 204.
+        cursor = f"{self.log.stream}.{self._place.position}"
+        return await self._end(sse.control_event(outcome.value, {"cursor": cursor}))
+
+    async def _cut(self, reason: str, *, torn: bool = False) -> Left:
+        """End so that it does not look complete."""
+        self._options.observer.count("resume.cut", reason=reason)
+        if cuts_visibly(self._scope):
+            return Left.CUT
+        if torn:  # an error event would complete the torn one: without its blank line, parsers drop it
+            return await self._end(b"")
+        error = {"error": {"type": f"streamware.{reason}", "message": f"The stream did not complete: {reason}."}}
+        if self.log.head.media_type == "text/event-stream":
+            return await self._end(error_block(error) + b"\n")
+        return await self._end(msgspec.json.encode(error) + b"\n")
+
+    async def _keep_pace(self, size: int) -> None:
+        """A server that takes everything says nothing of its client. What the log can hold goes out at once, more
+        only at a pace, so that a silent client's unseen events are still there when it comes back."""
+        clock, window, capacity = self._options.clock, self._options.window, self.log.max_bytes
+        now = clock.now()
+        earned = capacity if self._paced is None else (now - self._paced) * window / PACE_SECONDS
+        self._allowance = min(capacity, self._allowance + earned) - size
+        self._paced = now
+        if self._allowance < 0 and not self._inbound.gone:
+            self._options.observer.count("resume.paced")
+            self._due = asyncio.get_running_loop().create_future()
+            timer = clock.call_later(-self._allowance * PACE_SECONDS / window, self._go_on)
+            try:
+                await self._due
+            finally:
+                timer.cancel()
+
+    def _go_on(self) -> None:
+        if self._due is not None and not self._due.done():
+            self._due.set_result(None)

@@ -1,0 +1,178 @@
+"""The stream's own URL, ``{path}?_stream={stream}``: read it as SSE, poll it as JSON, stop it by DELETE.
+
+It is the path that started the stream plus one parameter, so every rule by path holds for it too. A stream that is
+unknown, another owner's, or was started on another path is answered alike: 404.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import parse_qs
+
+import msgspec
+
+from ..exceptions import StoreUnavailable
+from ..stores.base import Log, Tombstone
+from ..types import Message, RawHeaders, Scope, Send
+from ..wire import headers, sse
+from ..wire.cursor import Cursor, is_stream_id, parse_cursor
+from ..wire.denial import Denial, deny, no_content
+from .answer import Gone
+from .inbound import Inbound
+from .options import MAX_WAIT, Options
+from .response import EVENT_STREAM, STREAM_PARAMETER, VARY, stream_location
+
+METHODS = b"DELETE, GET, HEAD, OPTIONS"
+
+
+class PolledEvent(msgspec.Struct):
+    """One event as a poll tells it. ``id`` is its cursor; broken UTF-8 in ``data`` becomes U+FFFD."""
+
+    id: str
+    event: str
+    data: str
+
+
+class Poll(msgspec.Struct):
+    """The body of a poll's answer. Ask again behind ``cursor`` while ``outcome`` is null."""
+
+    events: list[PolledEvent]
+    cursor: str
+    outcome: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request to a stream's own URL. ``after``: the cursor given, by header or else by ``?after=``; None if absent or
+    not a cursor of this stream."""
+
+    stream: str
+    after: Cursor | None
+
+
+def asked_for(scope: Scope) -> Asked | None:
+    """What ``scope`` asks of a stream's own URL; None where it is not one."""
+    query: bytes = scope.get("query_string", b"")
+    if STREAM_PARAMETER.encode() + b"=" not in query:
+        return None
+    fields = parse_qs(query.decode("latin-1"), max_num_fields=1000)
+    streams = fields.get(STREAM_PARAMETER, [])
+    if len(streams) != 1 or not is_stream_id(streams[0]):
+        return None
+    stream = streams[0]
+    after = parse_cursor(headers.combined(scope.get("headers") or (), b"last-event-id"))
+    if after is None or after.stream != stream:
+        given = fields.get("after", [""])[0]
+        after = parse_cursor(f"{stream}.{given}" if given.isascii() and given.isdigit() else given)
+    return Asked(stream, after if after is not None and after.stream == stream else None)
+
+
+def wants_poll(scope: Scope) -> bool:
+    """Whether JSON is asked for rather than an event stream."""
+    accept = headers.combined(scope.get("headers") or (), b"accept")
+    return headers.names_media_type(accept, b"application/json") and not headers.names_media_type(accept, EVENT_STREAM)
+
+
+def wait_of(prefer: dict[str, str]) -> float:
+    """The seconds that ``Prefer: wait`` asks for, within bounds; 0 where it asks for none."""
+    given = prefer.get("wait", "")
+    return min(float(given), MAX_WAIT) if given.isascii() and given.isdigit() else 0.0
+
+
+async def poll(scope: Scope, send: Send, inbound: Inbound, log: Log, after: int, wait: float, options: Options) -> None:
+    """Answer with what there is behind ``after``, waiting at most ``wait`` seconds for the first of it."""
+    place = log.reader(after)
+    timer = None
+    inbound.on_change = lambda: place.close() if inbound.gone else None
+    try:
+        if log.last <= after and log.outcome is None:
+            if wait > 0:
+                timer = options.clock.call_later(wait, place.close)
+            else:
+                place.close()
+        batch = await place.read()
+        if inbound.gone:
+            return
+        if batch is not None and batch.gap:
+            await deny(scope, send, gone_denial(Gone("gap", log.outcome, log.first), log.stream))
+            return
+        events = list(batch.events) if batch is not None else []
+        last = batch.last if batch is not None else after
+        first = last - len(events) + 1
+        polled = [polled_event(event, f"{log.stream}.{first + i}") for i, event in enumerate(events)]
+        # Not the batch's word alone: a poll is told of the end only with the last of the events.
+        outcome = log.outcome if log.outcome is not None and last == log.last else None
+        body = msgspec.json.encode(Poll(polled, f"{log.stream}.{last}", outcome))
+        for message in json_answer(200, body, [(b"content-location", stream_location(log.stream))]):
+            await send(message)
+    finally:
+        if timer is not None:
+            timer.cancel()
+        place.close()
+
+
+def polled_event(wire: bytes, cursor: str) -> PolledEvent:
+    """One logged event as a poll tells it."""
+    if wire[-2:] in (b"\n\n", b"\r\r") or wire[-4:] == b"\r\n\r\n":
+        event = sse.parse(wire)
+        return PolledEvent(cursor, event.event, event.data)
+    return PolledEvent(cursor, "", wire.decode("utf-8", "replace").rstrip("\r\n"))
+
+
+def json_answer(status: int, body: bytes, more: RawHeaders) -> list[Message]:
+    """A JSON response of our own: never cached, and varying by all that it depends on."""
+    head: RawHeaders = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"cache-control", b"no-store"),
+        *more,
+    ]
+    return [
+        {"type": "http.response.start", "status": status, "headers": headers.merge_vary(head, *VARY)},
+        {"type": "http.response.body", "body": body, "more_body": False},
+    ]
+
+
+async def accepted(scope: Scope, send: Send, stream: str) -> None:
+    """202 to a start by ``Prefer: respond-async`` (RFC 7240 §4.1), once the response has proved to be a stream."""
+    location = stream_location(stream)
+    body = msgspec.json.encode({"stream": location.decode(), "cursor": f"{stream}.0"})
+    for message in json_answer(202, body, [(b"location", location), (b"preference-applied", b"respond-async")]):
+        await send(message)
+
+
+async def stop(scope: Scope, send: Send, asked: Asked, found: Log | Tombstone | None, options: Options) -> None:
+    """DELETE: 204, and again 204; 404 for what is unknown."""
+    try:
+        known = found is not None and await options.store.stop(asked.stream)
+    except StoreUnavailable:
+        await deny(scope, send, Denial(503, "The stream store is away", retry_after=options.retry))
+        return
+    if not known:
+        await deny(scope, send, UNKNOWN)
+        return
+    options.observer.count("resume.stop")
+    for message in no_content(scope):
+        await send(message)
+
+
+def gone_denial(gone: Gone, stream: str) -> Denial:
+    """The 410 that tells a client other than an EventSource why its cursor is of no use, and what can still be had."""
+    earliest = None if gone.earliest is None else f"{stream}.{gone.earliest - 1}"
+    return Denial(
+        410,
+        "The stream cannot be resumed from here",
+        detail=_DETAILS[gone.reason],
+        extra={"reason": gone.reason, "outcome": gone.outcome, "earliest": earliest},
+    )
+
+
+UNKNOWN = Denial(404, "No such stream")
+
+_DETAILS = {
+    "unknown": "Nothing is known of this cursor. Nothing was started.",
+    "expired": "The stream has ended, and its events are no longer kept.",
+    "ended": "There are no more events: the stream ended without being complete.",
+    "gap": "Events behind this cursor are no longer kept. What there still is can be read from the earliest cursor.",
+    "ahead": "The stream has not reached this cursor.",
+}

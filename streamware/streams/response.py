@@ -1,0 +1,57 @@
+"""The heads of the answers that carry a stream: what the log keeps of the app's, and what we add for every reader."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ..stores.base import Head
+from ..types import Message, RawHeaders
+from ..wire import headers
+
+EVENT_STREAM = b"text/event-stream"
+STREAM_PARAMETER = "_stream"
+
+#: Everything that an answer to the same URL may depend on (RFC 9110 §12.5.5).
+VARY = (b"Accept", b"Last-Event-ID", b"Prefer", b"Authorization", b"Cookie", b"Origin")
+
+#: Of the app's head, what every later reader gets too. Never Set-Cookie, nor CORS headers, which are made per reader.
+REPLAYED = frozenset({
+    b"content-type", b"content-language", b"link", b"x-request-id", b"request-id", b"cache-control",
+    b"openai-processing-ms", b"openai-version", b"anthropic-request-id",
+})  # fmt: skip
+
+
+def replayed(given: RawHeaders, more: frozenset[bytes]) -> tuple[tuple[bytes, bytes], ...]:
+    """What a log keeps of the app's head."""
+    lowered = ((name.lower(), value) for name, value in given)
+    return tuple((name, value) for name, value in lowered if name in REPLAYED or name in more)
+
+
+def stream_location(stream: str) -> bytes:
+    """The stream's own URL, relative to the one that started it, so that mounts, proxies and rules by path hold."""
+    return b"?" + STREAM_PARAMETER.encode() + b"=" + stream.encode()
+
+
+def stream_head(stream: str, given: RawHeaders) -> RawHeaders:
+    """``given`` as the head of a logged stream: never cached, never buffered, never with a length, and with the place
+    where the stream can be read and stopped."""
+    made = headers.no_store(headers.without(given, b"content-length", b"x-accel-buffering", b"content-location"))
+    made = headers.merge_vary(made, *VARY)
+    made.append((b"x-accel-buffering", b"no"))
+    made.append((b"content-location", stream_location(stream)))
+    return made
+
+
+def first_start(stream: str, start: Message) -> Message:
+    """The app's own start, for the connection that started the stream."""
+    return {**start, "headers": stream_head(stream, [(bytes(n), bytes(v)) for n, v in start.get("headers") or ()])}
+
+
+def later_start(stream: str, head: Head) -> Message:
+    """The start of every other answer that reads the stream."""
+    return {"type": "http.response.start", "status": head.status, "headers": stream_head(stream, list(head.headers))}
+
+
+def error_block(data: object) -> bytes:
+    """An ``error`` event in band, without the blank line that ends it."""
+    return b"event: error\ndata: " + msgspec.json.encode(data) + b"\n"

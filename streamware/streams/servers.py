@@ -1,0 +1,31 @@
+"""What the servers that run us can do, told from the scope they give (measured; see docs/servers.md)."""
+
+from __future__ import annotations
+
+from ..types import Scope
+
+
+def cuts_visibly(scope: Scope) -> bool:
+    """Whether returning without a final body ends the connection, and so tells the client that something is missing.
+
+    uvicorn, hypercorn's HTTP/1.1 and granian do. daphne (no ``spec_version``) and hypercorn's HTTP/2 leave the
+    connection open for ever; what is not known is treated like them.
+    """
+    if not _states_version(scope):
+        return False
+    return str(scope.get("http_version", "")).startswith("1") or _is_granian(scope)
+
+
+def accepts_without_limit(scope: Scope) -> bool:
+    """Whether ``send`` never waits for a client that does not read: daphne, and hypercorn's HTTP/2."""
+    if not _states_version(scope):
+        return True
+    return not str(scope.get("http_version", "")).startswith("1") and not _is_granian(scope)
+
+
+def _states_version(scope: Scope) -> bool:
+    return "spec_version" in (scope.get("asgi") or {})
+
+
+def _is_granian(scope: Scope) -> bool:
+    return "http.response.pathsend" in (scope.get("extensions") or {})

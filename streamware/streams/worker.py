@@ -1,0 +1,104 @@
+"""The producers of this worker: who runs, who runs with no reader, and how they end with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from ..stores.base import Outcome
+from .options import CANCEL_WAIT, Options
+
+if TYPE_CHECKING:
+    from .producer import Producer
+    from .reader import Reader
+
+INNER_TAGS = 64
+
+
+class Worker:
+    """``leaving``: set once this worker is on its way out, so that streams cut short now count as interrupted.
+    ``inner_tags``: store tags seen in streams with ids of another Streamware further in (we are its gateway)."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self.producers: set[Producer] = set()
+        self.inner_tags: set[str] = set()
+        self.leaving = False
+        self._detached: OrderedDict[Producer, None] = OrderedDict()
+        self._detached_of: dict[str, OrderedDict[Producer, None]] = {}
+        self._readers: dict[str, list[Reader]] = {}
+        self._kept: set[asyncio.Task[None]] = set()
+
+    @property
+    def detached(self) -> int:
+        """How many apps produce with no reader."""
+        return len(self._detached)
+
+    def learn_inner_tag(self, tag: str) -> None:
+        """Remember the tag of a Streamware further in, whose cursors are to be passed on."""
+        if len(self.inner_tags) < INNER_TAGS:
+            self.inner_tags.add(tag)
+
+    def keep(self, task: asyncio.Task[None]) -> None:
+        """Hold on to a short task that nobody waits for."""
+        self._kept.add(task)
+        task.add_done_callback(self._kept.discard)
+
+    # -- detached producers: bounded per worker and per owner
+
+    def detach(self, producer: Producer) -> None:
+        """``producer`` has lost its last reader. Over a bound, the one that has been without for longest is told."""
+        self._detached[producer] = None
+        options = self._options
+        if producer.identity.known:
+            own = self._detached_of.setdefault(producer.identity.account, OrderedDict())
+            own[producer] = None
+            if len(own) > options.max_detached_per_owner:
+                options.observer.count("resume.abandoned", reason="max_detached_per_owner")
+                next(iter(own)).abandon()
+        if len(self._detached) > options.max_detached:
+            options.observer.count("resume.abandoned", reason="max_detached")
+            next(iter(self._detached)).abandon()
+
+    def attach(self, producer: Producer) -> None:
+        """``producer`` has a reader again, or has ended."""
+        if self._detached.pop(producer, producer) is None:
+            account = producer.identity.account
+            own = self._detached_of.get(account)
+            if own is not None:
+                own.pop(producer, None)
+                if not own:
+                    del self._detached_of[account]
+
+    # -- readers: bounded per stream, the newest wins
+
+    def enter(self, reader: Reader) -> None:
+        """``reader`` begins to follow its log; over the bound the oldest is ended."""
+        readers = self._readers.setdefault(reader.log.stream, [])
+        readers.append(reader)
+        if len(readers) > self._options.max_readers:
+            self._options.observer.count("resume.reader_ended", reason="max_readers")
+            readers.pop(0).evict()
+
+    def leave(self, reader: Reader) -> None:
+        """``reader`` has ended."""
+        readers = self._readers.get(reader.log.stream)
+        if readers is not None:
+            if reader in readers:
+                readers.remove(reader)
+            if not readers:
+                del self._readers[reader.log.stream]
+
+    # -- the end
+
+    async def shutdown(self) -> None:
+        """End what still runs: nobody can read it here any more. Waits at most ``CANCEL_WAIT`` for the apps."""
+        self.leaving = True
+        tasks = []
+        for producer in list(self.producers):
+            producer.end(Outcome.INTERRUPTED)
+            if producer.task is not None:
+                tasks.append(producer.task)
+        if tasks:
+            await asyncio.wait(tasks, timeout=CANCEL_WAIT)
