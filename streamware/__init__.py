@@ -1,1 +1,46 @@
-"""Streamware."""
+"""Pluggable ASGI middleware: wraps an app that exists, and makes its streaming endpoints lossless, lean and safe.
+
+The names below are the public ones; ``streamware.testing`` is public too, for tests.
+"""
+
+from .exceptions import ConfigurationError, StoreError, StoreFull, StoreUnavailable, StreamwareError
+from .middleware.heartbeat import HeartbeatMiddleware
+from .middleware.resume import ResumeMiddleware
+from .observe import CountingObserver, NullObserver, Observer
+from .preset import wrap
+from .stack import Middleware, Stack
+from .stores.base import Batch, Claim, Head, Log, LogReader, Outcome, ProducerLog, Store, Tombstone
+from .stores.memory import MemoryStore
+from .streams.current import CurrentStream, Usage, current_stream
+
+__version__ = "0.1.0"
+
+__all__ = (
+    "Batch",
+    "Claim",
+    "ConfigurationError",
+    "CountingObserver",
+    "CurrentStream",
+    "Head",
+    "HeartbeatMiddleware",
+    "Log",
+    "LogReader",
+    "MemoryStore",
+    "Middleware",
+    "NullObserver",
+    "Observer",
+    "Outcome",
+    "ProducerLog",
+    "ResumeMiddleware",
+    "Stack",
+    "Store",
+    "StoreError",
+    "StoreFull",
+    "StoreUnavailable",
+    "StreamwareError",
+    "Tombstone",
+    "Usage",
+    "__version__",
+    "current_stream",
+    "wrap",
+)

@@ -1,4 +1,4 @@
-"""The lifespan of a ``Stack`` under a real uvicorn in its strict mode, which the bare Django and Channels do not survive."""
+"""The lifespan of a ``Stack`` under a real uvicorn's strict mode, which bare Django and Channels do not survive."""
 
 from __future__ import annotations
 

@@ -1,0 +1,66 @@
+"""``wrap``: the stack that most apps want, from a few options."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from .middleware.heartbeat import HeartbeatMiddleware
+from .middleware.resume import ResumeMiddleware
+from .observe import Observer
+from .stack import Middleware, Stack
+from .stores.base import Store
+from .types import AnyASGIApp
+
+
+def wrap(
+    app: AnyASGIApp,
+    *,
+    store: Store | None = None,
+    always: Iterable[str] = (),
+    interval: float | None = 15.0,
+    linger: float | Mapping[str, float | None] | None = 30.0,
+    paths: Iterable[str] | None = None,
+    exclude: Iterable[str] | None = None,
+    observer: Observer | None = None,
+) -> Stack:
+    """Wrap ``app`` so that its event streams send heartbeats, survive dropped connections and can be stopped.
+
+    It is a ``Stack`` of ``HeartbeatMiddleware`` and ``ResumeMiddleware``; compose your own where you want other options
+    of theirs, or other middleware in between.
+
+    :param store: where the logs live; ``None`` (default) is a ``MemoryStore``, which serves one process.
+    :param always: glob patterns of paths whose requests may get a log whatever they accept, for clients that do not
+        say ``Accept: text/event-stream``: ``fetch`` says ``*/*``, OpenAI's SDKs say ``application/json``.
+    :param interval: seconds of silence before a heartbeat (default 15: proxies give up after 30 to 60); ``None``: none.
+    :param linger: seconds that the app goes on when its last reader has dropped (default 30); 0: none, ``None``: for
+        ever; or a mapping of glob patterns to these.
+    :param paths: glob patterns of the paths to touch; ``None`` (default) touches all.
+    :param exclude: glob patterns of paths to leave alone, looked at after ``paths``.
+    :param observer: receives the counters.
+    """
+    # Each may be read more than once below; an iterator would be spent the second time.
+    selected = None if paths is None else _kept(paths)
+    excluded = None if exclude is None else _kept(exclude)
+
+    middleware: list[Middleware] = []
+    if interval is not None:
+        middleware.append(
+            Middleware(HeartbeatMiddleware, interval=interval, paths=selected, exclude=excluded, observer=observer)
+        )
+    middleware.append(
+        Middleware(
+            ResumeMiddleware,
+            store=store,
+            always=always,
+            linger=linger,
+            paths=selected,
+            exclude=excluded,
+            observer=observer,
+        )
+    )
+    return Stack(app, middleware=middleware)
+
+
+def _kept(patterns: Iterable[str]) -> Iterable[str]:
+    """A list that stays; what is no list of patterns goes on as it is, for the middleware to refuse it by name."""
+    return patterns if isinstance(patterns, str) else [*patterns]

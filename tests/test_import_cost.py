@@ -1,0 +1,27 @@
+"""``import streamware`` imports nothing that a service may not have, and nothing that it may never need."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+# Of the runtime dependencies only the JSON codec is needed by all that is served; the rest is loaded on first use.
+ALLOWED = {"streamware", "msgspec", "typing_extensions"}  # msgspec takes the last, where it is installed
+
+SCRIPT = """
+import sys
+before = set(sys.modules)
+import {module}
+new = {{name.split(".")[0] for name in set(sys.modules) - before}}
+print(*sorted(new - set(sys.stdlib_module_names)))
+"""
+
+
+@pytest.mark.parametrize("module", ["streamware", "streamware.testing"])
+def test_importing_loads_no_optional_package(module: str):
+    command = [sys.executable, "-c", SCRIPT.format(module=module)]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+    assert set(loaded) <= ALLOWED
