@@ -38,7 +38,7 @@ class Denial:
     detail: str = ""
     retry_after: float | None = None
     headers: tuple[tuple[bytes, bytes], ...] = ()
-    extra: Mapping[str, str | int | None] = field(default_factory=dict)
+    extra: Mapping[str, str | int | None] = field(default_factory=dict[str, str | int | None])
     type: str = "about:blank"
 
 

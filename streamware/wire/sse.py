@@ -42,10 +42,11 @@ __all__ = (
 
 _BOM = b"\xef\xbb\xbf"
 _LF = 10
+_CR = 13
+_I = 105  # "i"
 
 # The end of a line, then the blank line. A CR before an LF is no line end by itself, hence the lookahead.
 _find_blank_line = re.compile(rb"(?:\r\n|\n|\r(?!\n))(\r\n|\r|\n)").search
-_find_id_line = re.compile(rb"(?:\A|[\r\n])id(?:[:\r\n]|\Z)").search
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +77,13 @@ class EventFramer:
 
     def feed(self, data: bytes) -> list[bytes | Piece]:
         """The blocks, and pieces of blocks, that ``data`` completes."""
-        # By far the most frequent message is one whole event of one line. These searches for single bytes cost a
-        # fifth of one for b"\n\n".
-        if self._ready and (end := data.find(b"\n") + 1) > 1 and data.find(b"\r") < 0:
-            if end == len(data) - 1 and data[end] == _LF and end <= self._max:
-                return [data[:end]]
-            end = data.find(b"\n\n", end - 1) + 1
-            if end and end == len(data) - 1 and end <= self._max:
-                return [data[:end]]
-        return self._feed(data)
+        if not self._ready:
+            return self._feed(data)
+        # By far the most frequent message is one whole event of one line. Searches for single bytes are cheap.
+        end = data.find(_LF)
+        if 0 < end == len(data) - 2 and data[-1] == _LF and end < self._max and _CR not in data:
+            return [data[:-1]]
+        return self._cut(data)
 
     def finish(self) -> bytes:
         """The body has ended: the unfinished rest of it, which no client acts upon."""
@@ -95,8 +94,6 @@ class EventFramer:
         return rest
 
     def _feed(self, data: bytes) -> list[bytes | Piece]:
-        if not data:
-            return []
         if not self._started:
             self._buffer += data
             if len(self._buffer) < len(_BOM) and _BOM.startswith(self._buffer):
@@ -104,7 +101,6 @@ class EventFramer:
             data = bytes(self._buffer.removeprefix(_BOM))
             self._buffer.clear()
             self._started = self._ready = True
-        if self._ready:
             return self._cut(data)
         return self._go_on(data)
 
@@ -114,9 +110,8 @@ class EventFramer:
         # A blank line may have begun in the last two bytes: the end of a line that is itself a CRLF.
         seen = max(0, len(buffer) - 2)
         buffer += data
-        if not self._has_cr:
-            self._has_cr = data.find(b"\r") >= 0
-        if self._has_cr:
+        if self._has_cr or _CR in data:
+            self._has_cr = True
             found = _find_blank_line(buffer, seen)
             end, rest_start = (found.start(1), found.end()) if found else (-1, -1)
         else:
@@ -130,41 +125,25 @@ class EventFramer:
         blocks: list[bytes | Piece] = [Piece(block, True) if self._in_pieces or end > self._max else block]
         self._has_cr = self._in_pieces = False
         self._ready = True
-        if rest:
-            blocks += self._cut(rest)
-        return blocks
+        return blocks + self._cut(rest) if rest else blocks
 
     def _cut(self, data: bytes) -> list[bytes | Piece]:
         """Cut ``data``, which begins at the start of a block."""
-        data = data.lstrip(b"\r\n")
-        if not data:
-            return []
         blocks: list[bytes | Piece] = []
-        crs = data.count(b"\r")
-        if not crs and b"\n\n\n" not in data:
-            parts = data.split(b"\n\n")
-            rest = parts.pop()
-            blocks += [part + b"\n" for part in parts]
-        elif crs and crs == data.count(b"\r\n") == data.count(b"\n") and b"\r\n\r\n\r\n" not in data:
-            parts = data.split(b"\r\n\r\n")
-            rest = parts.pop()
-            blocks += [part + b"\r\n" for part in parts]
-        else:
-            start = 0
-            length = len(data)
-            while found := _find_blank_line(data, start):
-                blocks.append(data[start : found.start(1)])
-                start = found.end()
-                while start < length and data[start] in b"\r\n":
-                    start += 1
-            rest = data[start:]
-        if len(data) > self._max:
-            limit = self._max
-            blocks = [Piece(block, True) if len(block) > limit else block for block in blocks]  # type: ignore[arg-type]
-        if rest:
+        lines: list[bytes] = []
+        limit = self._max
+        for line in data.splitlines(keepends=True):  # of bytes: at LF, CRLF and CR, nowhere else
+            first = line[0]
+            if first != _LF and first != _CR:
+                lines.append(line)
+            elif lines:
+                block = lines[0] if len(lines) == 1 else b"".join(lines)
+                blocks.append(block if len(block) <= limit else Piece(block, True))
+                lines.clear()
+        if lines:
             self._ready = False
-            self._has_cr = crs > 0
-            self._buffer += rest
+            self._buffer += b"".join(lines)
+            self._has_cr = _CR in self._buffer
             blocks += self._hold()
         return blocks
 
@@ -184,6 +163,24 @@ class EventFramer:
         return [piece]
 
 
+def _may_have_id(block: bytes) -> bool:
+    """False where no line of ``block`` begins with an "i". JSON puts ``"id":`` in nearly every event, so only the
+    starts of lines are looked at; True, for a closer look, where lines end in more than one way."""
+    has_cr = _CR in block
+    start = 0
+    length = len(block)
+    while start < length:
+        if block[start] == _I:
+            return True
+        end = block.find(_LF, start)
+        if has_cr and block.find(_CR, start) != end - 1:
+            return True
+        if end < 0:
+            return False
+        start = end + 1
+    return False
+
+
 def is_comment(block: bytes) -> bool:
     """True where every line of ``block`` is a comment: a ping, not an event."""
     if not block.startswith(b":"):
@@ -194,10 +191,9 @@ def is_comment(block: bytes) -> bool:
 def own_id(block: bytes) -> bytes | None:
     """The value of the last ``id`` field of ``block``, b"" where it is empty; None where there is none, or where all
     contain a NUL (HTML: such a field is ignored)."""
-    # JSON puts "id": in nearly every event, so only the starts of lines count; and most blocks are one line.
-    if block.find(b"\n") == len(block) - 1 and block[0] != 105 and block.find(b"\r") < 0:  # 105: "i"
+    if block.find(_LF) == len(block) - 1 and _CR not in block and block[:1] != b"i":  # most blocks: one line
         return None
-    if not _find_id_line(block):
+    if not _may_have_id(block):
         return None
     value: bytes | None = None
     for line in block.splitlines():
@@ -208,7 +204,7 @@ def own_id(block: bytes) -> bytes | None:
 
 def without_ids(block: bytes) -> bytes:
     """``block`` with all of its ``id`` lines removed."""
-    if not _find_id_line(block):
+    if not _may_have_id(block):
         return block
     lines = block.splitlines(keepends=True)
     return b"".join([line for line in lines if line[:2] != b"id" or line[2:3] not in (b":", b"\n", b"\r", b"")])
