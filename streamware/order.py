@@ -41,7 +41,7 @@ def check_order(layers: Sequence[Layer]) -> None:
         if lowest is None:
             raise ConfigurationError(
                 f"Stack: {layer.name} must stand outside {outer}. The order to use, outermost first"
-                f"{' (... for the options that you gave)' if '=...' in _written(layers) else ''}:\n\n"
+                f"{' (... for the options that you gave)' if '...' in _written(layers) else ''}:\n\n"
                 f"middleware=[\n{_written(right_order(layers))}]"
             )
         placed.setdefault(lowest, []).append((layer.own, layer))

@@ -63,4 +63,4 @@ def wrap(
 
 def _kept(patterns: Iterable[str]) -> Iterable[str]:
     """A list that stays; what is no list of patterns goes on as it is, for the middleware to refuse it by name."""
-    return patterns if isinstance(patterns, str) else [*patterns]
+    return [*patterns] if isinstance(patterns, Iterable) and not isinstance(patterns, str | bytes) else patterns

@@ -263,6 +263,20 @@ async def test_the_apps_own_failure_to_start_reaches_the_server_as_it_is():
     assert said == ["startup", "shutdown", "aclose"]
 
 
+async def test_an_app_that_fails_to_start_and_returns_is_not_asked_to_shut_down():
+    said: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.failed"})
+
+    server = Server(Stack(app, middleware=[holding(said)]))
+
+    assert await server.tell("lifespan.startup") == {"type": "lifespan.startup.failed"}
+    assert await server.left() == set()
+    assert server.task.exception() is None
+
+
 async def test_a_hook_that_fails_at_startup_fails_the_start_and_closes_what_was_opened():
     said: list[str] = []
     server = Server(

@@ -74,6 +74,7 @@ def test_options_reach_the_middlewares_that_they_are_for():
         ({"interval": 0}, "HeartbeatMiddleware: interval must be"),
         ({"linger": -1}, "ResumeMiddleware: linger must be"),
         ({"paths": "/v1/*"}, "Middleware: paths must be a list"),
+        ({"exclude": 3}, "Middleware: exclude must be a list"),
         ({"always": "/v1/*"}, "ResumeMiddleware: always must be a list"),
     ],
 )
