@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from .middleware.heartbeat import HeartbeatMiddleware
 from .middleware.resume import ResumeMiddleware
 from .observe import Observer
+from .paths import patterns
 from .stack import Middleware, Stack
 from .stores.base import Store
 from .types import AnyASGIApp
@@ -38,9 +39,9 @@ def wrap(
     :param exclude: glob patterns of paths to leave alone, looked at after ``paths``.
     :param observer: receives the counters.
     """
-    # Each may be read more than once below; an iterator would be spent the second time.
-    selected = None if paths is None else _kept(paths)
-    excluded = None if exclude is None else _kept(exclude)
+    # Both are read by several middlewares: an iterator would be spent after the first.
+    selected = patterns("wrap", "paths", paths)
+    excluded = patterns("wrap", "exclude", exclude)
 
     middleware: list[Middleware] = []
     if interval is not None:
@@ -59,8 +60,3 @@ def wrap(
         )
     )
     return Stack(app, middleware=middleware)
-
-
-def _kept(patterns: Iterable[str]) -> Iterable[str]:
-    """A list that stays; what is no list of patterns goes on as it is, for the middleware to refuse it by name."""
-    return [*patterns] if isinstance(patterns, Iterable) and not isinstance(patterns, str | bytes) else patterns

@@ -61,7 +61,7 @@ def test_options_reach_the_middlewares_that_they_are_for():
         observer=observer,
     )
 
-    common = {"paths": ["/v1/*"], "exclude": ["/v1/files"], "observer": observer}
+    common = {"paths": ("/v1/*",), "exclude": ("/v1/files",), "observer": observer}
     assert described(stack) == {
         HeartbeatMiddleware: {"interval": 3, **common},
         ResumeMiddleware: {"store": store, "always": ["/v1/*"], "linger": 5, **common},
@@ -73,8 +73,8 @@ def test_options_reach_the_middlewares_that_they_are_for():
     [
         ({"interval": 0}, "HeartbeatMiddleware: interval must be"),
         ({"linger": -1}, "ResumeMiddleware: linger must be"),
-        ({"paths": "/v1/*"}, "Middleware: paths must be a list"),
-        ({"exclude": 3}, "Middleware: exclude must be a list"),
+        ({"paths": "/v1/*"}, "wrap: paths must be a list"),
+        ({"exclude": 3}, "wrap: exclude must be a list"),
         ({"always": "/v1/*"}, "ResumeMiddleware: always must be a list"),
     ],
 )
