@@ -1,7 +1,7 @@
 """Heartbeats: bytes on a silent connection, so that nobody on the way takes it for dead.
 
-This is the configuration; what happens on a connection is ``streams/pulse.py``. Connections of a kind that has nothing
-to do under the options given pass through with the very objects that came in.
+This is the configuration; what happens on a connection is in ``streams/pulse.py`` and ``streams/websocket_pulse.py``.
+Connections of a kind that has nothing to do under the options given pass through with the very objects that came in.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from ..clock import LoopClock
 from ..exceptions import ConfigurationError
 from ..observe import NullObserver, Observer
-from ..streams.pulse import COMMENT, INFINITY, PulseOptions, ResponsePulse, WebSocketPulse
+from ..streams.pulse import COMMENT, INFINITY, PulseOptions, ResponsePulse
+from ..streams.websocket_pulse import WebSocketPulse
 from ..types import ASGIApp, Clock, Receive, Scope, Send
 from .base import BaseMiddleware
 

@@ -1,7 +1,7 @@
 """The pulse of one connection: what is sent when it is silent, and when.
 
-``ResponsePulse`` is for an HTTP response, ``WebSocketPulse`` for a WebSocket connection. Each wraps the server's
-``receive`` and ``send``, and owns one timer. The rules:
+``ResponsePulse`` is for an HTTP response; a WebSocket connection's is in ``websocket_pulse.py``. Each wraps the
+server's ``receive`` and ``send``, and owns one timer. The rules:
 
 1. Silence is the time since the last message of the app went out. The timer is not set anew for every message: when it
    fires too early, it is set again for the rest.
@@ -32,9 +32,6 @@ REASONS = {COMMENT: "comment", LINE: "line"}
 EVENT_STREAM = b"text/event-stream"
 NDJSON = frozenset({b"application/x-ndjson", b"application/ndjson", b"application/jsonl"})
 BOM = b"\xef\xbb\xbf"
-# As HTTP's 408. Of 1000 and 3000 to 4999, the codes that every server lets through: daphne raises for the others.
-IDLE_CODE = 4408
-IDLE_REASON = "idle timeout"
 INFINITY = float("inf")
 
 
@@ -110,6 +107,8 @@ class Pulse:
 
     def arm(self, delay: float) -> None:
         """Set the timer."""
+        if self.timer is not None:
+            self.timer.cancel()
         try:
             self.timer = self.clock.call_later(delay, self.fire)
         except RuntimeError:  # no asyncio loop runs here: a server or a test client on trio
@@ -117,6 +116,8 @@ class Pulse:
 
     def stop(self) -> None:
         """Begin no heartbeat any more. One that is under way goes on, and the app's messages still wait for it."""
+        if self.stopped:
+            return
         self.stopped = True
         self.forward = self.inner_send if self.beat is None else self.pass_on
         if self.timer is not None:
@@ -137,7 +138,7 @@ class Pulse:
         delay = self.wait()
         if delay > 0:
             self.arm(delay)
-        elif self.sending or (message := self.due()) is None:
+        elif self.beat is not None or self.sending or (message := self.due()) is None:
             self.arm(self.pause)
         else:
             self.beat = asyncio.get_running_loop().create_task(self.send_beat(message), name="streamware heartbeat")
@@ -147,7 +148,7 @@ class Pulse:
         try:
             if not self.stopped:  # since the timer fired, the client may have left
                 await self.inner_send(message)
-                self.sent(message)
+                self.options.observer.count("heartbeat.sent", reason=self.reason)
         except OSError:  # the client has left, and this server says so
             self.stop()
         except Exception:
@@ -170,11 +171,12 @@ class Pulse:
         raise NotImplementedError  # abstract: each kind of connection has its own
 
     def due(self) -> Message | None:
-        """What to send now that something is due; None where it must not be."""
+        """The heartbeat to send now that one is due; None where it must not be."""
         raise NotImplementedError  # abstract: each kind of connection has its own
 
-    def sent(self, message: Message) -> None:
-        """Take note of what ``due`` returned and has been sent."""
+    @property
+    def reason(self) -> str:
+        """What kind of heartbeat it is, for the counter."""
         raise NotImplementedError  # abstract: each kind of connection has its own
 
 
@@ -287,100 +289,6 @@ class ResponsePulse(Pulse):
         self.begun = True
         return {"type": "http.response.body", "body": self.data, "more_body": True}
 
-    def sent(self, message: Message) -> None:
-        self.options.observer.count("heartbeat.sent", reason=REASONS.get(self.data, "event"))
-
-
-class WebSocketPulse(Pulse):
-    """A WebSocket connection: a text in the silence of the app, a close in the silence of the client."""
-
-    __slots__ = ("closed", "heard", "idle", "interval", "left", "listening", "raises")
-
-    def __init__(self, options: PulseOptions, scope: Scope, receive: Receive, send: Send) -> None:
-        super().__init__(options, receive, send)
-        self.forward = self.send_accept
-        self.interval = INFINITY if options.text is None else options.interval
-        self.idle = options.idle_timeout
-        self.heard = self.left = 0.0  # when a message last came, and when the app last stopped to listen
-        self.listening = False
-        self.closed = False
-        self.raises = spec_version(scope) >= (2, 4)  # what a send after the end does: raise, or nothing
-
-    async def receive(self) -> Message:
-        """The app's ``receive``. The client is silent while the app listens and nothing comes: before, it may have
-        spoken without being heard."""
-        self.heard += self.clock.now() - self.left
-        self.listening = True
-        try:
-            message = await self.inner_receive()
-        finally:
-            self.listening = False
-            self.left = self.clock.now()
-        if message["type"] == "websocket.disconnect":
-            self.stop()
-        else:
-            self.heard = self.left
-        return message
-
-    async def send_accept(self, message: Message) -> None:
-        """The app's ``send`` until it accepts."""
-        if message["type"] == "websocket.accept":
-            self.forward = self.send_open
-            await self.inner_send(message)
-            self.heard = self.left = self.clock.now()
-            self.begin()
-        else:
-            await self.inner_send(message)
-
-    async def send_open(self, message: Message) -> None:
-        """The app's ``send`` on an open connection."""
-        await self.turn()
-        if self.closed:
-            await self.send_late(message)
-        else:
-            if message["type"] == "websocket.close":
-                self.stop()
-            await self.pass_on(message)
-
-    async def send_late(self, message: Message) -> None:
-        """The app's ``send`` once the connection has been closed here, as a server's after the client has left."""
-        if self.raises and message["type"] == "websocket.send":
-            raise OSError("the connection was closed: the client has been silent for too long")
-
     @property
-    def pause(self) -> float:
-        return min(self.interval, self.idle)
-
-    def wait(self) -> float:
-        now = self.clock.now()
-        patience = self.idle - self.silence(now)
-        if not self.listening:  # the client's silence stands still, but do not look again and again
-            patience = max(patience, self.idle / 10)
-        return min(self.last + self.interval - now, patience)
-
-    def silence(self, now: float) -> float:
-        """For how long the client has said nothing while the app listened."""
-        return (now if self.listening else self.left) - self.heard
-
-    def due(self) -> Message | None:
-        now = self.clock.now()
-        if self.listening and self.silence(now) >= self.idle:
-            return {"type": "websocket.close", "code": IDLE_CODE, "reason": IDLE_REASON}
-        if now >= self.last + self.interval:
-            return {"type": "websocket.send", "text": self.options.text}
-        return None
-
-    def sent(self, message: Message) -> None:
-        if message["type"] == "websocket.close":
-            self.options.observer.count("heartbeat.idle_closed")
-            self.closed = True
-            self.stop()
-            self.forward = self.send_late
-        else:
-            self.options.observer.count("heartbeat.sent", reason="websocket")
-
-
-def spec_version(scope: Scope) -> tuple[int, ...]:
-    """The version of the ASGI specification that the server states for this scope; (2, 0) where it states none."""
-    stated = scope.get("asgi", {}).get("spec_version", "2.0")
-    return tuple(int(part) for part in stated.split(".") if part.isdigit())
+    def reason(self) -> str:
+        return REASONS.get(self.data, "event")

@@ -32,6 +32,7 @@ class EventReader:
         self._events: list[ReceivedEvent] = []
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._text = ""
+        self._skip_lf = False
         self._first = True
         self._data: list[str] = []
         self._type = ""
@@ -46,10 +47,11 @@ class EventReader:
             self._first = False
             self._text = self._text.removeprefix("\ufeff")
         while (end := LINE_END.search(self._text)) is not None:
-            if end.group() == "\r" and end.end() == len(self._text):
-                break  # an LF may follow, and then both are one line end
             line, self._text = self._text[: end.start()], self._text[end.end() :]
-            self._line(line)
+            if not (self._skip_lf and not line and end.group() == "\n"):
+                self._line(line)
+            # A CR ends its line at once, as in browsers; an LF that comes later is the other half of it.
+            self._skip_lf = end.group() == "\r" and not self._text
         return self._events
 
     def _line(self, line: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +18,7 @@ BYTES = st.lists(st.sampled_from([b"\r", b"\n", b"\n\n", b"\r\n", b"\r\n\r\n", b
 def parts(data: bytes, cuts: list[int]) -> list[bytes]:
     """``data`` cut at these places."""
     places = sorted({min(cut, len(data)) for cut in cuts} | {0, len(data)})
-    return [data[begin:end] for begin, end in zip(places, places[1:], strict=False)] or [b""]
+    return [data[begin:end] for begin, end in itertools.pairwise(places)] or [b""]
 
 
 def inside_an_event(data: bytes) -> bool:
