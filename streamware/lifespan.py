@@ -8,6 +8,7 @@ server gets its answers from here. Rules:
    then the chain, whose pools it may have needed, then our ``aclose`` hooks, innermost first.
 2. A chain that raises or returns before it has answered is taken to have no lifespan. That it failed cannot be told
    from that in every case, so whatever did not plainly refuse the scope is logged as a warning, with its traceback.
+   An exception of a class that is not built in is no refusal: the server gets that one, as it would without us.
 3. What the chain does answer goes to the server as it is. What the server sends that is unknown here goes to the chain.
 4. Every hook of ours has a time-out and cannot keep another from being called. The app's own lifespan has none: how
    long that may take is between it and the server.
@@ -50,6 +51,8 @@ async def serve_lifespan(
         inner.pass_on(message)
         answer = await inner.answer(inner.started)
         if answer is None:
+            if inner.error is not None and type(inner.error).__module__ != "builtins":
+                raise inner.error
             inner.report_unsupported()
         elif answer["type"] == "lifespan.startup.failed":
             await hooks.shutdown()

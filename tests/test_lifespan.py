@@ -235,6 +235,25 @@ async def test_an_app_that_ends_before_it_answers_is_served_without_a_lifespan(
     assert [(record.levelno, text in record.getMessage()) for record in caplog.records] == [(level, True)]
 
 
+class BrokenMiddleware(Exception):
+    pass
+
+
+async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+    raise BrokenMiddleware
+
+
+async def test_an_exception_of_the_apps_own_reaches_the_server_as_it_would_without_a_stack():
+    said: list[str] = []
+    server = Server(Stack(broken, middleware=[holding(said)]))
+
+    server.messages.put_nowait({"type": "lifespan.startup"})
+
+    assert await server.left() == set()
+    assert isinstance(server.task.exception(), BrokenMiddleware)
+    assert said == ["startup", "shutdown", "aclose"]
+
+
 async def test_without_a_lifespan_the_hooks_stay_open_until_the_server_shuts_down():
     said: list[str] = []
     server = Server(Stack(refusing, middleware=[holding(said)]))
