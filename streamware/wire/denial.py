@@ -25,6 +25,10 @@ VARY = (b"Accept", b"Last-Event-ID", b"Prefer", b"Authorization", b"Cookie", b"O
 #: Seconds after which a softly refused EventSource returns, where the refusal does not say.
 DEFAULT_RETRY = 3.0
 
+#: No refusal sends a client away for longer, in seconds.
+MAX_RETRY_AFTER = 366 * 86_400.0
+MAX_RETRY = 86_400.0
+
 EVENT_STREAM = b"text/event-stream"
 
 
@@ -63,10 +67,10 @@ def denial_messages(scope: Scope, denial: Denial, *, soft: bool = False) -> list
     if soft and is_eventsource_like(scope):
         delay = DEFAULT_RETRY if denial.retry_after is None else denial.retry_after
         own = [(b"content-type", EVENT_STREAM), (b"x-accel-buffering", b"no")]
-        return _answer(scope, 200, [*own, *denial.headers], b"retry: %d\n\n" % math.ceil(max(0.0, delay) * 1000))
+        return _answer(scope, 200, [*own, *denial.headers], b"retry: %d\n\n" % _ceil(delay, MAX_RETRY, 1000))
     own = [(b"content-type", b"application/problem+json")]
     if denial.retry_after is not None:
-        own.append((b"retry-after", b"%d" % math.ceil(max(0.0, denial.retry_after))))
+        own.append((b"retry-after", b"%d" % _ceil(denial.retry_after, MAX_RETRY_AFTER)))
     return _answer(scope, denial.status, [*own, *denial.headers], msgspec.json.encode(_problem(denial)))
 
 
@@ -88,7 +92,12 @@ def _problem(denial: Denial) -> dict[str, str | int | None]:
     problem: dict[str, str | int | None] = {"type": denial.type, "title": denial.title, "status": denial.status}
     if denial.detail:
         problem["detail"] = denial.detail
-    return {**denial.extra, **problem}
+    return {**problem, **denial.extra, **problem}
+
+
+def _ceil(seconds: float, most: float, scale: int = 1) -> int:
+    """``seconds`` between 0 and ``most``, in units of 1/``scale``, rounded up; 0 for what is no number."""
+    return math.ceil(min(max(0.0, seconds), most) * scale)
 
 
 def _answer(scope: Scope, status: int, headers: RawHeaders, body: bytes) -> list[Message]:

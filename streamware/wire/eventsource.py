@@ -84,7 +84,7 @@ class Interpreter:
         self.reconnect()
 
     def reconnect(self) -> None:
-        """A new body begins."""
+        """A new body begins. Its id starts as the last one: so do browsers, where the standard would start it empty."""
         self._bytes = bytearray()
         self._fields = _Fields()
         self._id = self.last_event_id

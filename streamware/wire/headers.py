@@ -109,7 +109,8 @@ def parse_prefer(values: Iterable[bytes]) -> dict[str, str]:
     """The preferences of all ``Prefer`` lines (RFC 7240) by lower-case name, with "" for one without a value. The
     first of a name wins; parameters are ignored."""
     preferences: dict[str, str] = {}
-    for item in split_list(b",".join(values)):
+    # Line by line: a quote that is never closed must not swallow the lines behind it.
+    for item in (item for value in values for item in split_list(value)):
         name, _, value = _split(_PARAMETER, item)[0].partition(b"=")
         name = name.rstrip(b" \t")
         if not _TOKEN(name):
