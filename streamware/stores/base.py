@@ -79,6 +79,10 @@ class LogReader(Protocol):
     """One reader's place in a log. Reading on says that what was read before has been sent."""
 
     position: int
+    #: Where set, a store may call it with the next event while ``read`` waits, in place of waking it, when this is the
+    #: log's only reader. It returns True where the event has been sent, False where it has begun to send it (the rest
+    #: is the reader's: ``read`` then returns an empty batch), None where it would not; it must never wait or raise.
+    sink: Callable[[bytes], bool | None] | None
 
     async def read(self) -> Batch | None:
         """The next events, waiting for them; at most about 64 KiB a batch. None once ``close`` was called."""

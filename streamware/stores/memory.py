@@ -8,8 +8,11 @@ where there is no more to get, finished logs go first (oldest first), then new s
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from ..clock import LoopClock
 from ..exceptions import ConfigurationError, StoreFull
@@ -17,6 +20,8 @@ from ..types import Clock, TimerHandle
 from ..wire.cursor import new_tag
 from .base import Claim, Head, Log, Outcome, ProducerLog, Tombstone
 from .memory_log import MemoryLog
+
+T = TypeVar("T")
 
 FIRST_CAPACITY = 4096
 TOMBSTONES = 50_000
@@ -29,7 +34,20 @@ class _Held:
     fingerprint: bytes
     stream: str
     settled: bool = False
-    waiting: list[asyncio.Future[None]] = field(default_factory=list)
+    waiting: list[asyncio.Future[None]] = field(default_factory=list[asyncio.Future[None]])
+
+    async def wait(self) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiting.append(waiter)
+        try:
+            await waiter
+        finally:
+            self.waiting.remove(waiter)
+
+    def wake(self) -> None:
+        for waiter in self.waiting:
+            if not waiter.done():
+                waiter.set_result(None)
 
 
 class MemoryStore:
@@ -68,11 +86,11 @@ class MemoryStore:
             ("ttl", ttl),
             ("tombstone_ttl", tombstone_ttl),
         ):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            if not _is_number(value) or value <= 0:
                 raise ConfigurationError.option("MemoryStore", option, value, "greater than 0")
         if max_log_bytes > max_bytes:
             raise ConfigurationError.option("MemoryStore", "max_log_bytes", max_log_bytes, "at most max_bytes")
-        if isinstance(owner_share, bool) or not 0 < owner_share <= 1:
+        if not _is_number(owner_share) or not 0 < owner_share <= 1:
             raise ConfigurationError.option("MemoryStore", "owner_share", owner_share, "in (0, 1]")
         self.tag = new_tag()
         self._max_bytes = max_bytes
@@ -90,7 +108,9 @@ class MemoryStore:
         self._keys: dict[str, str] = {}  # stream: the idempotency key that started it
         self._bytes = 0
         self._accounts: dict[str, int] = {}
+        self._starved: set[MemoryLog] = set()  # were refused bytes since the last were freed
         self._timer: TimerHandle | None = None
+        self._due = 0.0  # when the timer was to fire
 
     @property
     def size(self) -> int:
@@ -112,8 +132,10 @@ class MemoryStore:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._starved.clear()
 
     async def create(self, stream: str, head: Head, *, window: int) -> ProducerLog:
+        self._sweep()
         log = MemoryLog(
             stream,
             head,
@@ -126,6 +148,7 @@ class MemoryStore:
         )
         first = min(FIRST_CAPACITY, self._max_log_bytes)
         if not self.grant(log, first):
+            self._starved.discard(log)
             raise StoreFull(f"MemoryStore holds {self._bytes} of {self._max_bytes} bytes, none of which may go")
         log.capacity = first
         self._logs[stream] = log
@@ -149,9 +172,10 @@ class MemoryStore:
     async def forget(self, stream: str) -> None:
         log = self._logs.get(stream)
         if log is not None:
-            log.close(Outcome.DONE)
+            log.close(Outcome.INTERRUPTED)  # whoever reads it must not take it for complete
             self._drop(stream)
-            self._release_key(stream)
+            self._disarm()
+        self._release_key(stream)
 
     async def claim(self, key: str, fingerprint: bytes, stream: str) -> Claim:
         self._sweep()
@@ -168,27 +192,28 @@ class MemoryStore:
             return
         if started:
             held.settled = True
+            held.wake()
         else:
-            del self._claims[key]
-            self._keys.pop(held.stream, None)
-        for waiter in held.waiting:
-            if not waiter.done():
-                waiter.set_result(None)
-        held.waiting.clear()
+            self._release_key(held.stream)
 
     async def settled(self, key: str, timeout: float) -> Claim | None:
+        late = False
+
+        def expire() -> None:
+            nonlocal late
+            late = True
+            if held is not None:
+                held.wake()
+
         held = self._claims.get(key)
-        if held is not None and not held.settled:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            held.waiting.append(waiter)
-            timer = self._clock.call_later(timeout, lambda: waiter.done() or waiter.set_result(None))
-            try:
-                await waiter
-            finally:
-                timer.cancel()
-                if waiter in held.waiting:
-                    held.waiting.remove(waiter)
-            held = self._claims.get(key)
+        timer = self._clock.call_later(timeout, expire)
+        try:
+            # The key may change hands while we wait: then it is the next holder who is waited for.
+            while held is not None and not held.settled and not late:
+                await held.wait()
+                held = self._claims.get(key)
+        finally:
+            timer.cancel()
         return None if held is None else Claim(False, held.stream, held.fingerprint, held.settled)
 
     # -- Budget
@@ -196,16 +221,12 @@ class MemoryStore:
     def grant(self, log: MemoryLog, wanted: int) -> bool:
         account = log.head.account
         more = wanted - log.capacity
-        if self._accounts.get(account, 0) + more > self._share:
-            self._evict(self._accounts.get(account, 0) + more - self._share, account)
-            if self._accounts.get(account, 0) + more > self._share:
-                return False
-        if self._bytes + more > self._max_bytes:
-            self._evict(self._bytes + more - self._max_bytes, None)
-            if self._bytes + more > self._max_bytes:
-                return False
-        self._charge(account, more)
-        return True
+        granted = self._free(self._accounts.get(account, 0) + more - self._share, account)
+        if granted and self._free(self._bytes + more - self._max_bytes, None):
+            self._charge(account, more)
+            return True
+        self._starved.add(log)
+        return False
 
     def ended(self, log: MemoryLog) -> None:
         if log.stream in self._logs:
@@ -214,6 +235,8 @@ class MemoryStore:
             log.capacity = kept
             self._finished[log.stream] = self._clock.now() + self._ttl
             self._finished_of.setdefault(log.head.account, OrderedDict())[log.stream] = None
+            self._starved.discard(log)
+            self._relieve()
             self._arm()
 
     # -- within
@@ -226,14 +249,22 @@ class MemoryStore:
         else:
             self._accounts.pop(account, None)
 
-    def _evict(self, wanted: int, account: str | None) -> None:
-        """Expire finished logs before their time, oldest first, until ``wanted`` bytes are free."""
+    def _free(self, wanted: int, account: str | None) -> bool:
+        """Expire finished logs before their time, oldest first, until ``wanted`` bytes are free; False where too few
+        are."""
         while wanted > 0:
             stream = next(iter(self._finished if account is None else self._finished_of.get(account, ())), None)
             if stream is None:
-                return
+                return False
             wanted -= self._logs[stream].capacity
             self._expire(stream)
+        return True
+
+    def _relieve(self) -> None:
+        """Bytes have become free, or may be freed now: logs that were refused some may ask again."""
+        starved, self._starved = self._starved, set()
+        for log in starved:
+            log.give_room()
 
     def _drop(self, stream: str) -> MemoryLog:
         log = self._logs.pop(stream)
@@ -244,6 +275,8 @@ class MemoryStore:
             if not finished:
                 del self._finished_of[account]
         self._charge(account, -log.capacity)
+        self._starved.discard(log)
+        self._relieve()
         return log
 
     def _expire(self, stream: str) -> None:
@@ -259,7 +292,7 @@ class MemoryStore:
     def _release_key(self, stream: str) -> None:
         key = self._keys.pop(stream, None)
         if key is not None:
-            self._claims.pop(key, None)
+            self._claims.pop(key).wake()
 
     def _sweep(self) -> None:
         now = self._clock.now()
@@ -276,12 +309,32 @@ class MemoryStore:
             self._release_key(stream)
 
     def _arm(self) -> None:
-        """One timer for the whole store, at the next expiry of a finished log."""
-        if self._timer is None and self._finished:
-            soonest = next(iter(self._finished.values()))
-            self._timer = self._clock.call_later(max(0.0, soonest - self._clock.now()), self._expired)
+        """One timer for the whole store, at the next moment at which something expires."""
+        now = self._clock.now()
+        if self._timer is not None and self._due >= now:
+            return  # one that is overdue was set on a loop that has ended since
+        finished, buried = _first(self._finished.values()), _first(self._tombstones.values())
+        expiries = [] if finished is None else [finished]
+        if buried is not None:
+            expiries.append(buried[1])
+        if expiries:
+            self._due = max(now, min(expiries))
+            self._timer = self._clock.call_later(self._due - now, self._expired)
+
+    def _disarm(self) -> None:
+        if self._timer is not None and not self._finished and not self._tombstones:
+            self._timer.cancel()
+            self._timer = None
 
     def _expired(self) -> None:
         self._timer = None
         self._sweep()
         self._arm()
+
+
+def _first(values: Iterable[T]) -> T | None:
+    return next(iter(values), None)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -25,7 +25,9 @@ class Budget(Protocol):
     """Where a log gets its bytes from: the store, which bounds the sum over all logs."""
 
     def grant(self, log: MemoryLog, wanted: int) -> bool:
-        """Allow the log to hold ``wanted`` bytes in all; False where the store is full."""
+        """Allow the log to hold ``wanted`` bytes in all; False where the store is full, which calls ``give_room`` once
+        that may have changed."""
+        ...
 
     def ended(self, log: MemoryLog) -> None:
         """The log has its outcome."""
@@ -42,10 +44,11 @@ class MemoryLog:
         "_events",
         "_foremost",
         "_holes",
+        "_idle",
         "_max_events",
         "_outcome",
         "_places",
-        "_room",
+        "_rooms",
         "_sent",
         "_size",
         "_waiting",
@@ -90,8 +93,9 @@ class MemoryLog:
         self._foremost = 0  # bytes that the foremost reader connected now has been sent
         self._places: list[MemoryReader] = []
         self._waiting: list[asyncio.Future[None]] = []
-        self._room: asyncio.Future[None] | None = None
+        self._rooms: list[asyncio.Future[None]] = []
         self._audience: list[MemoryReader] | None = None
+        self._idle: MemoryReader | None = None  # the only reader, waiting, and willing to be given events directly
         self._outcome: Outcome | None = None
 
     # -- what both sides see
@@ -120,8 +124,9 @@ class MemoryLog:
     def reader(self, after: int) -> MemoryReader:
         kept = self._events[max(0, after - self._base) :]
         place = MemoryReader(self, after, self._written - sum(map(_length, kept)))
+        self._idle = None
         self._places.append(place)
-        self._foremost = max(self._foremost, place.taken) if len(self._places) > 1 else place.taken
+        self._foremost = max(self._foremost, place.sent) if len(self._places) > 1 else place.sent
         self._changed_readers()
         return place
 
@@ -150,7 +155,9 @@ class MemoryLog:
         length = len(event)
         self._size += length
         self._written += length
-        if self._waiting:
+        if self._idle is not None:
+            self._idle.give(event)
+        elif self._waiting:
             self._wake()
         if self._size > self.capacity or len(self._events) > self._max_events:
             return self._make_room() and not self._too_far_ahead()
@@ -164,26 +171,29 @@ class MemoryLog:
     async def pass_by(self, piece: bytes, last: bool) -> None:
         if self._outcome is not None:
             return
+        seq = self.last + 1
         if self._audience is None:
             self._audience = list(self._places)
-        audience = self._audience
-        for place in audience:
-            if place.pieces_size > self._window:  # does not keep up: it is cut off, the foremost is not held back
-                place.pieces.clear()
+        audience: list[MemoryReader] = []
+        for place in self._audience:
+            if place not in self._places:
+                continue
+            if place.pending > self._window:  # does not keep up: it loses this event, the foremost is not held back
+                place.lose(seq)
             else:
-                place.pieces.append(piece)
-                place.pieces_size += len(piece)
-        audience[:] = [place for place in audience if place.pieces]
+                place.hand_piece(seq, piece)
+                audience.append(place)
+        self._audience = audience
         if last:
             self._audience = None
             self._events.append(None)
             self._holes += 1
-            for place in audience:
-                place.after_pieces = self.last
         self._wake()
-        while self._outcome is None and audience and min(place.pieces_size for place in audience) > 0:
+        if not audience:
+            await asyncio.sleep(0)  # nobody holds it back: let others run all the same
+        while self.outcome is None and audience and min(place.pending for place in audience) > 0:
             await self._wait_room()
-            audience[:] = [place for place in audience if place in self._places]
+            audience = [place for place in audience if place in self._places]
 
     async def room(self) -> bool:
         while self._outcome is None and (self._over_capacity() or self._too_far_ahead()):
@@ -195,7 +205,7 @@ class MemoryLog:
             return False
         self._outcome = outcome
         self._wake()
-        self._give_room()
+        self.give_room()
         self._budget.ended(self)
         return True
 
@@ -240,18 +250,20 @@ class MemoryLog:
 
     def _progress(self, place: MemoryReader) -> None:
         """``place`` has been sent all up to its position."""
-        if place.position > self._sent:
-            self._sent = place.position
-        if place.taken > self._foremost:
-            self._foremost = place.taken
-        if self._room is not None:
-            self._give_room()
+        sent = min(place.position, self._base + len(self._events))
+        if sent > self._sent:
+            self._sent = sent
+        place.sent = place.taken
+        if place.sent > self._foremost:
+            self._foremost = place.sent
+        if self._rooms:
+            self.give_room()
 
     def _leave(self, place: MemoryReader) -> None:
         if place in self._places:
             self._places.remove(place)
-            self._foremost = max((other.taken for other in self._places), default=0)
-            self._give_room()
+            self._foremost = max((other.sent for other in self._places), default=0)
+            self.give_room()
             self._changed_readers()
 
     def _changed_readers(self) -> None:
@@ -264,6 +276,7 @@ class MemoryLog:
         return waiter
 
     def _wake(self) -> None:
+        self._idle = None
         waiting = self._waiting
         if waiting:
             self._waiting = []
@@ -272,14 +285,16 @@ class MemoryLog:
                     waiter.set_result(None)
 
     async def _wait_room(self) -> None:
-        if self._room is None or self._room.done():  # done: the wait for it was cancelled
-            self._room = asyncio.get_running_loop().create_future()
-        await self._room
+        waiter = asyncio.get_running_loop().create_future()
+        self._rooms.append(waiter)
+        await waiter
 
-    def _give_room(self) -> None:
-        room, self._room = self._room, None
-        if room is not None and not room.done():
-            room.set_result(None)
+    def give_room(self) -> None:
+        """There may be room again: whoever waits for it looks for himself."""
+        waiting, self._rooms = self._rooms, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
 
 
 def _length(event: bytes | None) -> int:
@@ -287,20 +302,24 @@ def _length(event: bytes | None) -> int:
 
 
 class MemoryReader:
-    """A ``LogReader`` over a ``MemoryLog``. ``taken`` counts bytes as the log's ``_written`` does."""
+    """A ``LogReader`` over a ``MemoryLog``. ``taken`` and ``sent`` count bytes as the log's ``_written`` does."""
 
-    __slots__ = ("_aside", "_closed", "_log", "_torn", "after_pieces", "pieces", "pieces_size", "position", "taken")
+    __slots__ = (
+        "_aside", "_closed", "_in_flight", "_log", "_parcels", "_torn", "pending", "position", "sent", "sink", "taken",
+    )  # fmt: skip
 
     def __init__(self, log: MemoryLog, after: int, taken: int) -> None:
         self._log = log
         self.position = after
         self.taken = taken
+        self.sent = taken
         self._aside = b""
         self._closed = False
+        self._in_flight = False  # the sink has begun to send an event and could not end
+        self.sink: Callable[[bytes], bool | None] | None = None
         self._torn = False  # the start of a large event has gone out, its end has not
-        self.pieces: list[bytes] = []
-        self.pieces_size = 0
-        self.after_pieces = 0
+        self._parcels: dict[int, list[bytes]] = {}  # by seq, the pieces of large events that were not yet read
+        self.pending = 0  # bytes in them
 
     async def read(self) -> Batch | None:
         log = self._log
@@ -310,8 +329,24 @@ class MemoryReader:
             batch = self._take()
             if batch is not None:
                 return batch
+            if self.sink is not None and len(log._places) == 1:
+                log._idle = self
             await log._wait()
         return None
+
+    def give(self, event: bytes) -> None:
+        """Hand the log's newest event, the only one that this reader lacks, to its ``sink``; or else wake it."""
+        log = self._log
+        taken = None if self.sink is None else self.sink(event)
+        if taken:
+            self.position = log._sent = self.position + 1
+            self.taken = log._foremost = log._written
+        else:
+            if taken is not None:
+                self.position += 1
+                self.taken = log._written
+                self._in_flight = True
+            log._wake()
 
     def close(self) -> None:
         if not self._closed:
@@ -324,77 +359,84 @@ class MemoryReader:
         if len(self._aside) + len(data) <= ASIDE_BYTES:
             self._aside += data
 
+    def hand_piece(self, seq: int, piece: bytes) -> None:
+        """A piece of event ``seq``, which is in no log."""
+        self._parcels.setdefault(seq, []).append(piece)
+        self.pending += len(piece)
+
+    def lose(self, seq: int) -> None:
+        """Drop the pieces of event ``seq`` that were not yet read: the rest of it will not come."""
+        self.pending -= sum(map(len, self._parcels.pop(seq, ())))
+
     def _take(self) -> Batch | None:
         """What is there now; None where there is nothing."""
         log = self._log
-        events = log._events
+        if self._in_flight:
+            self._in_flight = False
+            return Batch((), self.position)
+        if self._parcels and self.position + 1 in self._parcels:
+            return self._take_pieces()
         start = self.position - log._base
-        gap = start < 0
-        if gap:
+        gap = torn = False
+        if start < 0:
+            gap, torn = True, self._torn
+            self._skip_to(log._base)
             start = 0
-            self.position = log._base
-            self.taken = log._written - log._size
-        if start < len(events):
-            if log._holes:
-                return self._take_around_holes(start, gap)
+        if start < len(log._events):
+            if log._events[start] is None:  # an event that went by without us
+                torn = torn or self._torn
+                self._skip_to(self.position + 1)
+                return Batch((), self.position, b"", True, None, torn)
             taken = self._slice(start)
-            aside, self._aside = self._aside, b""
-            ended = log._outcome if self.position == log.last and not self.pieces else None
-            return Batch(taken, self.position, aside, gap, ended)
-        if self.pieces:
-            self._torn = True
-            return Batch((), self.position, self._take_pieces(), gap)
-        if self._aside:
-            aside, self._aside = self._aside, b""
-            return Batch((), self.position, aside, gap)
+            ended = log._outcome if self.position == log.last and not self._parcels else None
+            return Batch(taken, self.position, self._take_aside(), gap, ended, torn)
+        if self._aside and not self._torn:
+            return Batch((), self.position, self._take_aside(), gap, None, torn)
         if log._outcome is not None:
-            return Batch((), self.position, b"", gap, log._outcome, self._torn)
-        return Batch((), self.position, b"", True) if gap else None
+            return Batch((), self.position, b"", gap, log._outcome, torn or self._torn)
+        return Batch((), self.position, b"", True, None, torn) if gap else None
 
-    def _take_pieces(self) -> bytes:
-        pieces, self.pieces = self.pieces, []
-        self.pieces_size = 0
-        return b"".join(pieces)
+    def _take_aside(self) -> bytes:
+        aside, self._aside = self._aside, b""
+        return aside
+
+    def _take_pieces(self) -> Batch:
+        """What there is of the event behind our place, which is too large for the log; asides stay out of it."""
+        seq = self.position + 1
+        pieces = b"".join(self._parcels.pop(seq))
+        self.pending -= len(pieces)
+        if not self._torn:
+            pieces = self._take_aside() + pieces
+        self._torn = seq > self._log.last
+        if not self._torn:
+            self.position = seq
+        return Batch((), self.position, pieces)
+
+    def _skip_to(self, position: int) -> None:
+        """Pass over what is lost to this reader."""
+        log = self._log
+        self.position = position
+        self._torn = False
+        if position == log._base:
+            self.taken = log._written - log._size
+        for seq in [seq for seq in self._parcels if seq <= position]:
+            self.lose(seq)
 
     def _slice(self, start: int) -> list[bytes]:
-        """Events from ``start`` on, none of them a hole, about ``READ_BYTES`` of them."""
+        """Events from ``start`` on, up to the next that was not kept, about ``READ_BYTES`` of them."""
         log = self._log
         taken: list[bytes]
-        if log._written - self.taken <= READ_BYTES:
-            taken = log._events[start:]  # type: ignore[assignment]  # no holes: the caller has looked
+        if not log._holes and log._written - self.taken <= READ_BYTES:
+            taken = log._events[start:]  # type: ignore[assignment]  # there are no holes
             self.taken = log._written
         else:
             taken, size = [], 0
             for i in range(start, len(log._events)):
                 event = log._events[i]
-                if event is None:
+                if event is None or size >= READ_BYTES:
                     break
                 taken.append(event)
                 size += len(event)
-                if size >= READ_BYTES:
-                    break
             self.taken += size
         self.position += len(taken)
         return taken
-
-    def _take_around_holes(self, start: int, gap: bool) -> Batch:
-        log = self._log
-        events = log._events
-        if events[start] is None:
-            self.position += 1
-            if self.after_pieces == self.position and self.pieces:
-                self._torn = False
-                return Batch((), self.position, self._take_pieces(), gap)
-            return Batch((), self.position, b"", gap=True, torn=self._torn)
-        taken: list[bytes] = []
-        size = 0
-        for i in range(start, len(events)):
-            event = events[i]
-            if event is None or size >= READ_BYTES:
-                break
-            taken.append(event)
-            size += len(event)
-        self.taken += size
-        self.position += len(taken)
-        aside, self._aside = self._aside, b""
-        return Batch(taken, self.position, aside, gap)
