@@ -40,7 +40,7 @@ def read_request(scope: Scope, media_types: frozenset[bytes], always: Callable[[
     telling = False
     for name, value in given:
         if name in _TELLING:
-            if name != b"accept" or b"stream" in value or b"json" in value:
+            if name != b"accept" or any(media_type in value.lower() for media_type in media_types):
                 telling = True
         elif name in _MCP:
             return None
