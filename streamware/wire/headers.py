@@ -7,7 +7,7 @@ may hold on to theirs. Reading never raises; what is malformed is skipped.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from ..types import RawHeaders, Scope
 
@@ -99,7 +99,7 @@ def names_media_type(accept: bytes | None, media_type: bytes) -> bool:
     if media_type not in accept.lower():
         return False
     for item in split_list(accept):
-        essence, *parameters = _split(_PARAMETER, item)
+        essence, *parameters = _parts(item)
         if essence.lower() == media_type and not any(_is_zero_quality(parameter) for parameter in parameters):
             return True
     return False
@@ -111,7 +111,7 @@ def parse_prefer(values: Iterable[bytes]) -> dict[str, str]:
     preferences: dict[str, str] = {}
     # Line by line: a quote that is never closed must not swallow the lines behind it.
     for item in (item for value in values for item in split_list(value)):
-        name, _, value = _split(_PARAMETER, item)[0].partition(b"=")
+        name, _, value = _parts(item)[0].partition(b"=")
         name = name.rstrip(b" \t")
         if not _TOKEN(name):
             continue
@@ -134,15 +134,14 @@ def is_preflight(scope: Scope) -> bool:
 
 def split_list(value: bytes) -> list[bytes]:
     """The items of a comma-separated list; commas within quoted strings separate nothing, empty items are dropped."""
-    return _split(_ITEM, value) if b'"' in value else [item for item in _stripped(value.split(b",")) if item]
+    items = _ITEM.findall(value) if b'"' in value else value.split(b",")
+    return [stripped for item in items if (stripped := item.strip(b" \t"))]
 
 
-def _split(pattern: re.Pattern[bytes], value: bytes) -> list[bytes]:
-    return [item for item in _stripped(pattern.findall(value)) if item] or [b""]
-
-
-def _stripped(items: Iterable[bytes]) -> Iterator[bytes]:
-    return (item.strip(b" \t") for item in items)
+def _parts(item: bytes) -> list[bytes]:
+    """One item of a list, split at its semicolons: the value, which may be empty, and its parameters."""
+    parts = _PARAMETER.findall(b" " + item) if b'"' in item else item.split(b";")
+    return [part.strip(b" \t") for part in parts]
 
 
 def _is_zero_quality(parameter: bytes) -> bool:

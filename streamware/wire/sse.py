@@ -60,7 +60,7 @@ class Piece:
 class EventFramer:
     """Cuts the body of one response into blocks. ``feed`` takes its messages, ``finish`` gives what was left over."""
 
-    __slots__ = ("_buffer", "_has_cr", "_in_pieces", "_max", "_ready", "_started")
+    __slots__ = ("_buffer", "_has_cr", "_in_pieces", "_max", "_started", "ready")
 
     def __init__(self, max_event_bytes: int) -> None:
         self._max = max_event_bytes
@@ -68,7 +68,7 @@ class EventFramer:
         self._has_cr = False  # in the buffer
         self._in_pieces = False  # the block under way has begun to leave
         self._started = False  # past the byte order mark that may open the stream
-        self._ready = False  # at the start of a block, with nothing pending
+        self.ready = False  # at the start of a block, with nothing pending
 
     @property
     def pending(self) -> bytes:
@@ -77,7 +77,7 @@ class EventFramer:
 
     def feed(self, data: bytes) -> list[bytes | Piece]:
         """The blocks, and pieces of blocks, that ``data`` completes."""
-        if not self._ready:
+        if not self.ready:
             return self._feed(data)
         # By far the most frequent message is one whole event of one line. Searches for single bytes are cheap.
         end = data.find(_LF)
@@ -90,7 +90,7 @@ class EventFramer:
         rest = bytes(self._buffer)
         self._buffer.clear()
         self._has_cr = self._in_pieces = False
-        self._ready = self._started
+        self.ready = self._started
         return rest
 
     def _feed(self, data: bytes) -> list[bytes | Piece]:
@@ -100,7 +100,7 @@ class EventFramer:
                 return []
             data = bytes(self._buffer.removeprefix(_BOM))
             self._buffer.clear()
-            self._started = self._ready = True
+            self._started = self.ready = True
             return self._cut(data)
         return self._go_on(data)
 
@@ -124,7 +124,7 @@ class EventFramer:
         buffer.clear()
         blocks: list[bytes | Piece] = [Piece(block, True) if self._in_pieces or end > self._max else block]
         self._has_cr = self._in_pieces = False
-        self._ready = True
+        self.ready = True
         return blocks + self._cut(rest) if rest else blocks
 
     def _cut(self, data: bytes) -> list[bytes | Piece]:
@@ -141,7 +141,7 @@ class EventFramer:
                 blocks.append(block if len(block) <= limit else Piece(block, True))
                 lines.clear()
         if lines:
-            self._ready = False
+            self.ready = False
             self._buffer += b"".join(lines)
             self._has_cr = _CR in self._buffer
             blocks += self._hold()

@@ -318,6 +318,9 @@ def test_without_ids_removes_id_lines_and_nothing_else(body: bytes) -> None:
         (b"data: id: 5\ndata:id: 5\n", None),
         (b" id: 5\n", None),
         (b"ID: 5\n", None),
+        (b"data: a\nid: 9", b"9"),
+        (b"event: e\ndata: a", None),
+        (b"data: a\r\nevent: e", None),
         (b"", None),
     ],
 )
