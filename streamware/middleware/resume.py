@@ -42,7 +42,7 @@ from ..streams.response import VARY, first_start, later_start
 from ..streams.worker import Worker
 from ..types import ASGIApp, Clock, Message, Receive, Scope, Send
 from ..wire import headers, sse
-from ..wire.cursor import new_stream_id
+from ..wire.cursor import new_stream_id, stream_tag
 from ..wire.denial import Denial, deny, is_eventsource_like, no_content
 from .base import BaseMiddleware
 
@@ -183,6 +183,9 @@ class ResumeMiddleware(BaseMiddleware):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = asked_for(scope)
+        if asked is not None and stream_tag(asked.stream) in self._worker.inner_tags:
+            await self.app(scope, receive, send)  # we are the gateway of the Streamware that has it
+            return
         always = None if self._always is None else lambda: self._always is not None and bool(
             self._always(path_within_mount(scope)))  # fmt: skip
         request = None if asked is not None else read_request(scope, self._options.media_types, always)

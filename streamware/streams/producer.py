@@ -62,10 +62,10 @@ class Producer:
     """One run of the app. ``keyed``: its client can come back without having seen an id."""
 
     __slots__ = (
-        "_announcing", "_app", "_expires", "_explained", "_held", "_hold", "_linger", "_moved", "_options", "_path",
-        "_phase", "_scope", "_send", "_stall", "_told", "_waiting", "_waiting_room", "_worker", "_writer", "current",
-        "decided", "handed_over", "identity", "inbound", "keyed", "log", "on_gone", "preface", "start", "stream",
-        "task",
+        "_announcing", "_app", "_expires", "_explained", "_held", "_hold", "_linger", "_moved", "_open_log", "_options",
+        "_path", "_phase", "_scope", "_send", "_stall", "_told", "_waiting", "_waiting_room", "_worker", "_writer",
+        "current", "decided", "handed_over", "identity", "inbound", "keyed", "log", "on_gone", "preface", "start",
+        "stream", "task",
     )  # fmt: skip
 
     def __init__(
@@ -91,6 +91,7 @@ class Producer:
         self.decided: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         self.current = CurrentStream(self._cursor, self._stop_self, options.linger[path])
         self._phase = Phase.PROBING
+        self._open_log: ProducerLog | None = None  # the log, while what the app sends goes into it as it is
         self._writer = self._new_writer(lines=False)
         self._held: list[bytes] = []
         self._hold: TimerHandle | None = None
@@ -144,10 +145,19 @@ class Producer:
             await waiter
 
     async def send(self, message: Message) -> None:
-        if self._phase is not Phase.LOGGING:
+        log = self._open_log
+        if log is None:
             await self._send_unlogged(message)
         elif message["type"] == "http.response.body":
-            await self._log_body(message)
+            body = message.get("body")
+            if body.__class__ is bytes and body and message.get("more_body"):
+                room = self._writer.write(log, body)
+                if room:
+                    return
+                if room is not None:
+                    await self._wait_for_room(log)
+                    return
+            await self._log_body(log, message)
         elif message["type"] == "http.response.start":
             raise RuntimeError("http.response.start was sent twice")
         elif not self._told and not self.inbound.gone and not self.inbound.released:
@@ -155,9 +165,7 @@ class Producer:
 
     # -- the log's side
 
-    async def _log_body(self, message: Message) -> None:
-        log = self.log
-        assert log is not None  # the phase says so  # noqa: S101 - narrows the type, checks no input
+    async def _log_body(self, log: ProducerLog, message: Message) -> None:
         if self._told:
             raise ClientGone("the client has gone")
         body = message.get("body", b"")
@@ -193,14 +201,14 @@ class Producer:
 
     def _finish(self, log: ProducerLog) -> None:
         self._writer.finish(log)
-        self._phase = Phase.ENDED
+        self._enter(Phase.ENDED)
         log.close(Outcome.DONE)
         self._wake()
 
     async def _hand_over(self, log: ProducerLog, items: Sequence[bytes | sse.Piece], more_body: bool) -> None:
         """The first event of a stream that was announced already has an id of the app's own: take the log back, and
         let the app have the connection."""
-        self._phase = Phase.PASSING
+        self._enter(Phase.PASSING)
         _, first = self._writer.first_event(items)
         items = items[first or 0 :]
         self._count_own_ids(items[0])
@@ -303,7 +311,7 @@ class Producer:
     async def _pass(self, message: Message | None = None) -> None:
         """It is no stream of ours: from here on the app has the server's ``send``, beginning with what was held."""
         self._call_off(self._hold)
-        self._phase = Phase.PASSING
+        self._enter(Phase.PASSING)
         start, held, self._held = self.start, self._held, []
         self.preface = b""
         self._decide(Verdict.PASSED)
@@ -347,7 +355,7 @@ class Producer:
         self.log.on_closed = self._closed_outside
         self.log.on_readers = self._readers_changed
         self._held.clear()
-        self._phase = Phase.LOGGING
+        self._enter(Phase.LOGGING)
         self._arm_limits()
         self.inbound.watch()
         self._decide(Verdict.LOGGED)
@@ -360,7 +368,7 @@ class Producer:
 
     async def _announce_early(self) -> None:
         if await self._announce():
-            self._phase = Phase.EXPLAINING
+            self._enter(Phase.EXPLAINING)
             self._options.observer.count("resume.early_start")
 
     def _explain(self, message: Message) -> None:
@@ -370,7 +378,7 @@ class Producer:
         if message["type"] == "http.response.start":
             self.start = message
             if self._may_be_stream(message):
-                self._phase = Phase.LOGGING
+                self._enter(Phase.LOGGING)
         elif message["type"] == "http.response.body" and self.start is not None:
             if sum(map(len, self._explained)) < EARLY_BODY_BYTES:
                 self._explained.append(bytes(message.get("body", b"")))
@@ -378,7 +386,7 @@ class Producer:
                 text = b"".join(self._explained)[:EARLY_BODY_BYTES].decode("utf-8", "replace")
                 block = error_block({"status": self.start.get("status"), "body": text})
                 self._writer.append(log, block)
-                self._phase = Phase.ENDED
+                self._enter(Phase.ENDED)
                 log.close(Outcome.FAILED)
 
     async def caller_cancelled(self) -> None:
@@ -388,6 +396,10 @@ class Producer:
         elif self.task is not None:
             self.task.cancel()
             await asyncio.wait([self.task])
+
+    def _enter(self, phase: Phase) -> None:
+        self._phase = phase
+        self._open_log = self.log if phase is Phase.LOGGING else None
 
     def _decide(self, verdict: Verdict) -> None:
         if not self.decided.done():
@@ -525,7 +537,7 @@ class Producer:
         if logged and self.log is not None:
             if self.log.close(Outcome.INTERRUPTED if self._worker.leaving else Outcome.FAILED):
                 self._options.observer.count("resume.ended", reason="incomplete")
-            self._phase = Phase.ENDED
+            self._enter(Phase.ENDED)
         self._decide(Verdict.PASSED)
         self._wake()
         if logged and not task.cancelled():

@@ -18,6 +18,7 @@ import msgspec
 from ..stores.base import Batch, Log, Outcome
 from ..types import Message, Scope, Send
 from ..wire import sse
+from .direct import DirectSend, is_indifferent
 from .inbound import Inbound
 from .options import PACE_SECONDS, Options
 from .producer import Producer
@@ -39,8 +40,8 @@ class Reader:
     """Follows ``log`` from behind event ``after`` over one connection."""
 
     __slots__ = (
-        "_allowance", "_due", "_evicted", "_inbound", "_limitless", "_options", "_paced", "_place", "_producer",
-        "_scope", "_send", "_worker", "eventsource_like", "log",
+        "_allowance", "_direct", "_due", "_evicted", "_inbound", "_limitless", "_options", "_paced", "_place",
+        "_producer", "_scope", "_send", "_worker", "eventsource_like", "log",
     )  # fmt: skip
 
     def __init__(
@@ -58,6 +59,7 @@ class Reader:
         self._evicted = False
         self._place = log.reader(after)
         self._limitless = accepts_without_limit(scope)
+        self._direct: DirectSend | None = None
         self._allowance = 0.0
         self._paced: float | None = None
         self._due: asyncio.Future[None] | None = None
@@ -82,15 +84,21 @@ class Reader:
             await self._send(start)
             if preface and not self._inbound.gone:
                 await self._send({"type": "http.response.body", "body": preface, "more_body": True})
+            if is_indifferent(self._send):
+                self._direct = self._place.sink = DirectSend(self._send, self._worker.ticks, self._inbound)
             return await self._follow()
         finally:
             self._place.close()
+            if self._direct is not None and self._direct.rest is not None:
+                self._direct.rest.close()
             self._worker.leave(self)
 
     async def _follow(self) -> Left:
-        send, inbound, read = self._send, self._inbound, self._place.read
+        send, inbound, read, direct = self._send, self._inbound, self._place.read, self._direct
         while True:
             batch = await read()
+            if direct is not None:
+                await direct.settle()
             if inbound.gone:
                 return Left.GONE
             if self._producer is not None and self._producer.handed_over is not None:

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from ..stores.base import Outcome
+from .direct import Ticks
 from .options import CANCEL_WAIT, Options
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class Worker:
         self.producers: set[Producer] = set()
         self.inner_tags: set[str] = set()
         self.leaving = False
+        self.ticks = Ticks()
         self._detached: OrderedDict[Producer, None] = OrderedDict()
         self._detached_of: dict[str, OrderedDict[Producer, None]] = {}
         self._readers: dict[str, list[Reader]] = {}

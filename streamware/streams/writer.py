@@ -6,7 +6,8 @@ Rules:
    client's cursor past an event that it did not get.
 2. An event is logged once it is whole. What is unfinished at the end of the body is logged as it is, without an id
    that would make it look whole.
-3. Comments are no events: they reach who is connected, with one newline, and no log.
+3. Comments are no events: they reach who is connected, with one newline, and no log. Nor are blocks without data
+   before the first event, for an answer of nothing else is a refusal, not a stream.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ class ForeignIds(Exception):
 class EventWriter:
     """Numbers one stream's events. ``seq`` is that of the newest."""
 
-    __slots__ = ("_framer", "_lines", "_observer", "_prefix", "_replace_ids", "_retry", "_stream", "seq")
+    __slots__ = (
+        "_blocks", "_framer", "_lines", "_max_event_bytes", "_observer", "_prefix", "_replace_ids", "_retry", "_stream",
+        "seq",
+    )  # fmt: skip
 
     def __init__(
         self, stream: str, *, lines: bool, max_event_bytes: int, replace_ids: bool, retry: float, observer: Observer
@@ -35,7 +39,9 @@ class EventWriter:
         self._stream = stream.encode()
         self._prefix = b"id: " + self._stream + b"."
         self._lines = lines
-        self._framer = ndjson.LineFramer(max_event_bytes) if lines else sse.EventFramer(max_event_bytes)
+        self._max_event_bytes = max_event_bytes
+        self._blocks = None if lines else sse.EventFramer(max_event_bytes)
+        self._framer = self._blocks or ndjson.LineFramer(max_event_bytes)
         self._replace_ids = replace_ids
         self._retry = retry
         self._observer = observer
@@ -53,17 +59,37 @@ class EventWriter:
         return b"".join([*raw, self._framer.finish()])
 
     def first_event(self, items: Sequence[bytes | sse.Piece]) -> tuple[bytes, int | None]:
-        """The comments that ``items`` opens with, and the place of the first event behind them."""
-        comments = []
+        """What ``items`` opens with that is no event, as it goes out, and the place of the first event behind it."""
+        before: list[bytes] = []
         for place, item in enumerate(items):
-            if isinstance(item, sse.Piece) or self._lines or not sse.is_comment(item):
-                return b"".join(comments), place
-            comments.append(item)
-        return b"".join(comments), None
+            beside = None if self._lines or isinstance(item, sse.Piece) else beside_events(item)
+            if beside is None:
+                return b"".join(before), place
+            before.append(beside)
+        return b"".join(before), None
 
     def app_id(self, block: bytes) -> bytes | None:
         """The app's own id of a block that we must not take over; None where there is none."""
         return None if self._replace_ids or self._lines else sse.own_id(block)
+
+    def write(self, log: ProducerLog, body: bytes) -> bool | None:
+        """The fast path: log ``body`` if it is one whole event of one line, as most are, behind others. As ``append``;
+        None, and nothing done, where it is anything else."""
+        blocks = self._blocks
+        end = body.find(10)  # the search for one byte is the cheap one
+        if (
+            end != len(body) - 2
+            or body[-1] != 10
+            or blocks is None
+            or not blocks.ready
+            or body[0] != 100  # "d": of one line, only a data field makes an event
+            or 13 in body
+            or end >= self._max_event_bytes
+            or self.seq == 0
+        ):
+            return None
+        self.seq = seq = self.seq + 1
+        return log.append(b"%b%b%d\n\n" % (body[:-1], self._prefix, seq))
 
     def append(self, log: ProducerLog, block: bytes) -> bool:
         """Number one block and log it. False where the app has to wait for room.
@@ -73,9 +99,11 @@ class EventWriter:
         if self._lines:
             self.seq += 1
             return log.append(block)
-        if block[:1] == b":" and sse.is_comment(block):
-            log.aside(block)
-            return True
+        if block[0] != 100 and (self.seq == 0 or block[:1] == b":"):  # "d": begins with its data, and so is an event
+            beside = beside_events(block)
+            if beside is not None and (self.seq == 0 or sse.is_comment(block)):
+                log.aside(beside)
+                return True
         if sse.own_id(block) is not None:
             if self.seq == 0 and not self._replace_ids:
                 raise ForeignIds
@@ -107,6 +135,16 @@ class EventWriter:
         if rest.strip(b"\r\n"):
             self.seq += 1
             log.append(rest)
+
+
+def beside_events(block: bytes) -> bytes | None:
+    """``block`` as it goes out where it is no event: a comment, with one newline, or fields without data, which an
+    EventSource obeys but never shows. None where it is an event, or has an id."""
+    if block[:1] == b":" and sse.is_comment(block):
+        return block
+    if sse.has_field(block, b"data") or sse.own_id(block) is not None:
+        return None
+    return block + sse.line_end(block)
 
 
 def bytes_of(item: bytes | sse.Piece) -> bytes:

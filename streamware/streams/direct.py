@@ -1,0 +1,155 @@
+"""Giving an event to a waiting reader's connection from within the producer's own ``send``: no task switch.
+
+A stream that sends one event at a time pays for waking its reader at each of them. Where the reader is the only one,
+has nothing to send and would be woken for this one event, the producer takes the first step of the connection's
+``send`` itself. With every server that this is done for, that first step is the last, unless the client does not keep
+up. Rules:
+
+1. One event per tick of the loop goes this way; what follows in the same tick is left to the reader, who sends it in
+   one. (A stream that has kept to one a tick is looked at again only some events later.)
+2. Only along a chain of ``send`` that is known to be indifferent to the task it runs in: a server's, or one behind
+   middleware of ours. Anything else takes the reader's way.
+3. A ``send`` that did not end in its first step belongs to the reader's task from then on. The producer never waits
+   for it, and never cancels it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Generator
+from types import CoroutineType
+from typing import Any
+
+from ..types import Send
+from .inbound import Inbound
+
+#: Modules whose ``send`` keeps no state per task, as far as its first suspension.
+_SERVERS = ("uvicorn.protocols.http.",)
+_OURS = "streamware.streams.pulse"
+
+STREAK = 3
+CREDIT = 16
+
+
+def is_indifferent(send: Send) -> bool:
+    """Whether ``send`` may be begun in one task and ended in another."""
+    owner = getattr(send, "__self__", None)
+    while owner is not None and type(owner).__module__ == _OURS:
+        owner = getattr(owner.inner_send, "__self__", None)
+    return owner is not None and type(owner).__module__.startswith(_SERVERS)
+
+
+class Ticks:
+    """Tells whether the loop has gone round, for all streams of a worker by one callback a tick."""
+
+    __slots__ = ("_armed", "number")
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._armed = False
+
+    def mark(self) -> int:
+        """The number of this tick; another one is current once the loop has gone round."""
+        if not self._armed:
+            self._armed = True
+            asyncio.get_running_loop().call_soon(self._next)
+        return self.number
+
+    def _next(self) -> None:
+        self._armed = False
+        self.number += 1
+
+
+class DirectSend:
+    """One reader's connection, as its producer may use it.
+
+    Asking for the tick at every event would cost a third of what is saved. So a stream that has shown, ``STREAK`` times
+    running, that its events come one a tick, is believed for the next ``CREDIT`` events.
+    """
+
+    __slots__ = ("_credit", "_inbound", "_send", "_streak", "_tick", "_ticks", "error", "rest")
+
+    def __init__(self, send: Send, ticks: Ticks, inbound: Inbound) -> None:
+        self._send = send
+        self._ticks = ticks
+        self._inbound = inbound
+        self._tick = -1
+        self._streak = 0
+        self._credit = 0
+        self.rest: Rest | None = None
+        self.error: BaseException | None = None
+
+    def __call__(self, event: bytes) -> bool | None:
+        """As ``LogReader.sink``."""
+        if self._credit:
+            self._credit -= 1
+        elif not self._is_new_tick():
+            return None
+        inbound = self._inbound
+        if inbound.gone or inbound.released or self.rest is not None:
+            return None
+        steps = self._send({"type": "http.response.body", "body": event, "more_body": True})
+        if steps.__class__ is not CoroutineType:
+            self.rest = Rest(_complete(steps), None)
+            return False
+        try:
+            first = steps.send(None)  # type: ignore[attr-defined]  # a coroutine: the line above has looked
+        except StopIteration:
+            return True
+        except BaseException as error:
+            self.error = error  # the reader's to raise: the producer has done nothing wrong
+            return False
+        self._streak = self._credit = 0
+        self.rest = Rest(steps, first)  # type: ignore[arg-type]  # the same
+        return False
+
+    def _is_new_tick(self) -> bool:
+        if self._tick == self._ticks.number:
+            self._streak = 0
+            return False
+        self._tick = self._ticks.mark()
+        self._streak += 1
+        if self._streak >= STREAK:
+            self._streak, self._credit = 0, CREDIT
+        return True
+
+    async def settle(self) -> None:
+        """In the reader's task: end what was begun, or raise what it raised."""
+        rest, self.rest = self.rest, None
+        if rest is not None:
+            await rest
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
+
+
+async def _complete(awaitable: Any) -> None:  # whatever the server's send returns
+    await awaitable
+
+
+class Rest:
+    """A coroutine that another task has begun, from its first suspension on."""
+
+    __slots__ = ("_first", "_steps")
+
+    def __init__(self, steps: Coroutine[Any, Any, None], first: object) -> None:
+        self._steps = steps
+        self._first = first
+
+    def close(self) -> None:
+        """Nobody will end it: its reader has gone."""
+        self._steps.close()
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        steps, waited = self._steps, self._first
+        while True:
+            try:
+                value = yield waited
+            except BaseException as error:
+                step, given = steps.throw, error
+            else:
+                step, given = steps.send, value  # type: ignore[assignment]  # one of the two, with what goes with it
+            try:
+                waited = step(given)  # type: ignore[arg-type]  # the same
+            except StopIteration:
+                return
