@@ -186,6 +186,25 @@ class TestConnection:
             await conn.finished()
             assert sent == [b"a", b"b"]
 
+    async def test_is_complete_only_when_the_end_has_gone_out(self) -> None:
+        started = asyncio.Event()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(START)
+            await started.wait()
+            await send(END)
+
+        async with Connection(app) as conn:
+            await conn.start()
+            conn.stall()
+            started.set()
+            await settle()
+            assert not conn.complete
+
+            conn.unstall()
+            await conn.finished()
+            assert conn.complete
+
     async def test_a_blocked_send_returns_when_the_client_leaves(self) -> None:
         async with Connection(sends(START, body(b"a"))) as conn:
             conn.stall()

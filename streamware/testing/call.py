@@ -48,6 +48,7 @@ class Call:
         self.violations: list[str] = []
         self.dropped = False
         self._order = MessageOrder(scope)
+        self._ended = False  # the end has not only been sent, but has gone out
         self._task: asyncio.Task[None] | None = None
         self._returned = False
         self._cancelled = False
@@ -82,6 +83,7 @@ class Call:
             return
         try:
             self._order.check(message)
+            ends = self._order.ended
         except MessageOrderError as error:
             self.violations.append(str(error))
             raise
@@ -91,6 +93,7 @@ class Call:
             return
         self.messages.append(dict(message))
         self._take(message)
+        self._ended = self._ended or ends
         self._notify()
 
     def _late_send(self, message: Message) -> None:
@@ -238,7 +241,7 @@ class Call:
                         if (error := self.exception) is not None:
                             raise error
                         raise ConnectionEndedError(f"the call returned while the test waited for {awaited}")
-                    if self._order.ended or self.dropped:
+                    if self._ended or self.dropped:
                         raise ConnectionEndedError(f"the end came while the test waited for {awaited}")
                     await self._change()
         except TimeoutError as error:

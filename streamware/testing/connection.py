@@ -65,7 +65,7 @@ class Connection(Call):
 
     async def _next_message(self) -> Message:
         while True:
-            gone = self.dropped or self._order.ended
+            gone = self.dropped or self._ended
             if self._requests and not (gone and not self.server.unread_body_first):
                 return self._requests.pop(0)
             if gone:
@@ -119,7 +119,7 @@ class Connection(Call):
     @property
     def complete(self) -> bool:
         """The response came to its proper end."""
-        return self._order.ended
+        return self._ended
 
     async def receive_body(self, until: int | bytes | Callable[[bytes], bool] | None = None) -> bytes:
         """Wait for the body, and return all of it so far.

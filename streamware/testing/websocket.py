@@ -66,7 +66,7 @@ class WebSocketConnection(Call):
     @property
     def closed(self) -> bool:
         """The app has closed or refused; ``close_code`` says how."""
-        return self._order.ended
+        return self._ended
 
     def send(self, data: str | bytes) -> None:
         """Send a message to the app."""
@@ -91,7 +91,7 @@ class WebSocketConnection(Call):
 
     async def closing(self) -> int | None:
         """Wait until the app has closed; the code. None where it refused with a response of its own."""
-        await self._until(lambda: self._order.ended, "the close")
+        await self._until(lambda: self._ended, "the close")
         return self.close_code
 
     def close(self, code: int = 1000, reason: str = "") -> None:
@@ -103,7 +103,7 @@ class WebSocketConnection(Call):
         self._leave(1006 if self.server.name in ("hypercorn", "daphne") else 1005, "")
 
     def _leave(self, code: int, reason: str) -> None:
-        if not self.dropped and not self._order.ended:
+        if not self.dropped and not self._ended:
             self._disconnect = {"type": "websocket.disconnect", "code": code, "reason": reason}
         super().drop()
 
@@ -113,7 +113,7 @@ class WebSocketConnection(Call):
         while True:
             if self._incoming:
                 return self._incoming.pop(0)
-            if self.dropped or self._order.ended:
+            if self.dropped or self._ended:
                 if self._disconnect_seen and not self.server.disconnects_again:
                     await asyncio.get_running_loop().create_future()
                 self._disconnect_seen = True

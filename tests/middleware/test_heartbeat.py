@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from streamware.exceptions import ConfigurationError
 from streamware.middleware.heartbeat import HeartbeatMiddleware
 from streamware.observe import CountingObserver
-from streamware.testing import SERVERS, Connection, EventReader, FakeClock, settle
+from streamware.testing import SERVERS, Connection, EventReader, FakeClock, FakeTimer, settle
 from streamware.types import ASGIApp, Message, Receive, Scope, Send
 
 SSE = [(b"content-type", b"text/event-stream; charset=utf-8")]
@@ -457,7 +457,8 @@ class TestOneAtATime:
             await clock.advance(0.1)
             assert conn.chunks == [b"data: a\n\n", COMMENT]
 
-    async def test_the_app_waits_for_a_heartbeat_under_way(self, clock: FakeClock, feed: Feed) -> None:
+    @pytest.mark.parametrize("first", [b"", b"data: first\n\n"])
+    async def test_the_app_waits_for_a_heartbeat_under_way(self, first: bytes, clock: FakeClock, feed: Feed) -> None:
         order: list[str] = []
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -470,15 +471,16 @@ class TestOneAtATime:
 
         async with Connection(app) as conn:
             await feed.put(start())
+            await feed.put(body(first))
             conn.stall()
             await clock.advance(15)
             sent = feed.begin(body(b"data: a\n\n"))
             await clock.advance(100)
-            assert order[2:] == ["begin b':\\n'"]
+            assert order[4:] == ["begin b':\\n'"]
 
             conn.unstall()
             await sent
-            assert order[2:] == ["begin b':\\n'", "end b':\\n'", "begin b'data: a\\n\\n'", "end b'data: a\\n\\n'"]
+            assert order[4:] == ["begin b':\\n'", "end b':\\n'", "begin b'data: a\\n\\n'", "end b'data: a\\n\\n'"]
 
     async def test_a_message_that_may_not_have_been_sent_closes_the_boundary(
         self, clock: FakeClock, feed: Feed
@@ -529,14 +531,34 @@ class TestEnds:
             assert conn.sent_after_disconnect == []
             assert clock.timers == 0
 
-    async def test_sends_nothing_to_a_client_that_leaves_as_the_timer_fires(self, clock: FakeClock, feed: Feed) -> None:
-        async with Connection(HeartbeatMiddleware(feed, interval=15, clock=clock)) as conn:
+    async def test_sends_nothing_to_a_client_that_leaves_as_the_timer_fires(self, feed: Feed) -> None:
+        class DroppingClock(FakeClock):
+            def call_later(self, delay: float, callback: Callable[[], object]) -> FakeTimer:
+                return super().call_later(delay, lambda: (conn.drop(), callback()))
+
+        clock = DroppingClock()
+        conn = Connection(HeartbeatMiddleware(feed, interval=15, clock=clock))
+        async with conn:
             await feed.put(start())
-            clock.call_later(14.999, conn.drop)
-            clock.call_later(15, conn.drop)
             await clock.advance(15)
 
+            assert conn.dropped
             assert conn.sent_after_disconnect == []
+            assert clock.timers == 0
+
+    async def test_sends_nothing_to_a_client_that_leaves_while_the_start_is_sent(
+        self, clock: FakeClock, feed: Feed
+    ) -> None:
+        async with Connection(HeartbeatMiddleware(feed, clock=clock)) as conn:
+            await settle()
+            conn.stall()
+            feed.begin(start())
+            await settle()
+            conn.drop()
+            await clock.advance(100)
+
+            assert conn.sent_after_disconnect == []
+            assert clock.timers == 0
 
     async def test_returns_nothing_after_the_call(self, clock: FakeClock, feed: Feed) -> None:
         """The app returns without a final body: no timer, and no heartbeat after it."""

@@ -158,18 +158,52 @@ async def test_heartbeats_do_not_keep_a_silent_client(clock: FakeClock) -> None:
         assert [message.get("text") for message in conn.messages] == [None, "beat", "beat", "beat", None]
 
 
-async def test_a_stalled_client_is_closed_while_a_heartbeat_is_blocked(clock: FakeClock) -> None:
+@pytest.mark.parametrize("server", ["uvicorn", "hypercorn"])
+async def test_a_stalled_client_is_closed_while_a_heartbeat_is_blocked(server: str, clock: FakeClock) -> None:
+    """And what the app sends meanwhile waits, and then finds the connection closed."""
     echo = Echo()
-    app = HeartbeatMiddleware(echo, interval=15, websocket="beat", idle_timeout=60, clock=clock)
-    async with WebSocketConnection(app) as conn:
+    outcomes: list[BaseException | None] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def talk() -> None:
+            await wanted.wait()
+            await send({"type": "websocket.send", "text": "late"})
+
+        talking = asyncio.ensure_future(talk())
+        await echo(scope, receive, send)
+        await asyncio.wait([talking])
+        outcomes.append(talking.exception())
+
+    wanted = asyncio.Event()
+    heartbeat = HeartbeatMiddleware(app, interval=15, websocket="beat", idle_timeout=60, clock=clock)
+    async with WebSocketConnection(heartbeat, server=server) as conn:
         await conn.start()
         conn.stall()
-        await clock.advance(70)
+        await clock.advance(20)
+        wanted.set()
+        await clock.advance(50)
+        assert not conn.closed
         conn.unstall()
         await conn.finished()
 
     assert conn.close_code == 4408
-    assert len(echo.received) == 1
+    assert [message["code"] for message in echo.received] == [4408]
+    assert [type(outcome) for outcome in outcomes] == [OSError if server == "uvicorn" else type(None)]
+
+
+async def test_a_text_that_is_due_waits_for_a_message_of_the_app(clock: FakeClock) -> None:
+    app = HeartbeatMiddleware(Echo(), interval=15, websocket="beat", idle_timeout=60, clock=clock)
+    async with WebSocketConnection(app) as conn:
+        await conn.start()
+        conn.stall()
+        conn.send("hello")
+        await clock.advance(40)
+        conn.unstall()
+        assert await conn.receive() == "hello"
+        await clock.advance(14)
+        assert conn.pending == 0
+        await clock.advance(1)
+        assert await conn.receive() == "beat"
 
 
 async def test_time_in_which_the_app_does_not_listen_is_not_the_clients_silence(clock: FakeClock) -> None:
