@@ -21,7 +21,7 @@ from streamware import wrap
 from .conftest import Serve
 
 FAST = 5000.0
-QUESTION = "What does the light see?"
+QUESTION = "Who kept the light?"
 ANSWER = "".join(voice.words(QUESTION))
 
 Wrapping = Callable[[FastAPI], Callable[..., Any]]
