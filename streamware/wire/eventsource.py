@@ -107,18 +107,16 @@ class Interpreter:
             if pending.startswith(b"\n"):
                 del pending[:1]
             self._skip_lf = False
-        if pending.find(b"\n", searched) < 0 and pending.find(b"\r", searched) < 0:
+        end = max(pending.rfind(b"\n", searched), pending.rfind(b"\r", searched)) + 1
+        if not end:
             return []
         events: list[Event] = []
-        text = bytes(pending)
-        end = 0
-        for line in _LINE.finditer(text):
-            end = line.end()
+        for line in _LINE.finditer(bytes(pending[:end])):  # no further: a search for what is not there is quadratic
             event = self._line(line[1])
             if event is not None:
                 events.append(event)
-        self._skip_lf = text.endswith(b"\r")
-        self._bytes = bytearray(text[end:])
+        self._skip_lf = pending.endswith(b"\r")
+        del pending[:end]
         return events
 
     def _line(self, line: bytes) -> Event | None:

@@ -79,6 +79,24 @@ async def fails(query: dict[str, str], receive: Receive, send: Send) -> None:
         raise RuntimeError("the app under test fails here, on purpose")
 
 
+async def upload(query: dict[str, str], receive: Receive, send: Send) -> None:
+    """One event that tells how long the request's body was. Counts its calls, and who left before it was read."""
+    run, length = query.get("run", ""), 0
+    runs.begin(f"{run} called")
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            runs.begin(f"{run} left")
+            return
+        length += len(message.get("body", b""))
+        if not message.get("more_body", False):
+            break
+    runs.begin(f"{run} read")
+    await begin(send)
+    await body(send, f"data: {length}\n\n".encode())
+    await body(send, b"", more=False)
+
+
 async def silent(query: dict[str, str], receive: Receive, send: Send) -> None:
     """One event, ``seconds`` of silence, and one more."""
     await begin(send)
@@ -162,6 +180,7 @@ ROUTES = {
     "/plain": plain,
     "/events": events,
     "/fails": fails,
+    "/upload": upload,
     "/silent": silent,
     "/half": half,
     "/mute": mute,

@@ -20,7 +20,6 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     kind, app = request.param
     with Server(SERVERS[kind], EXAMPLES[app]) as running:
         yield running
-        running.stop()
         assert "Traceback" not in running.log, running.log[-8000:]
 
 

@@ -33,9 +33,9 @@ class Http2:
         self.gone = False
 
     async def begin(
-        self, method: str, target: str, headers: Iterable[tuple[str, str]] = (), body: bytes = b""
+        self, method: str, target: str, headers: Iterable[tuple[str, str]] = (), body: bytes = b"", *, end: bool = True
     ) -> Http2Exchange:
-        """Send a request; its response can be waited for."""
+        """Send a request, with ``end=False`` one whose body goes on; its response can be waited for."""
         if self._pump is None:
             self._h2.initiate_connection()
         number = self._h2.get_next_available_stream_id()
@@ -43,7 +43,7 @@ class Http2:
         pseudo = [(":method", method), (":scheme", "https"), (":authority", "127.0.0.1"), (":path", target)]
         self._h2.send_headers(number, [*pseudo, *headers], end_stream=not body)
         if body:
-            self._h2.send_data(number, body, end_stream=True)  # tests' bodies fit the first window
+            self._h2.send_data(number, body, end_stream=end)  # tests' bodies fit the first window
         await self.flush()
         if self._pump is None:
             self._pump = asyncio.create_task(self._run(), name="http2 client")

@@ -32,13 +32,15 @@ ATTEMPTS = 3
 @dataclass(frozen=True, slots=True)
 class Kind:
     """A way to serve. ``cuts``: an app that fails gives the client a visible cut; elsewhere it must be told in band.
-    ``bounded``: ``send`` waits for a client that does not read. ``http2``: spoken over TLS, chosen by ALPN."""
+    ``bounded``: ``send`` waits for a client that does not read. ``streams_uploads``: the app is called before the
+    request's body is complete. ``http2``: spoken over TLS, chosen by ALPN."""
 
     name: str
     arguments: tuple[str, ...]
     http2: bool = False
     cuts: bool = True
     bounded: bool = True
+    streams_uploads: bool = True
 
     def command(self, app: str, port: int, pem: Path | None) -> list[str]:
         """The command line that serves ``app`` (``module:name``) on ``port``."""
@@ -67,6 +69,7 @@ SERVERS = {
             ("daphne", "-b", "127.0.0.1", "-p", "{port}", "-v", "0", "{app}"),
             cuts=False,
             bounded=False,
+            streams_uploads=False,
         ),
         Kind(
             "granian",
