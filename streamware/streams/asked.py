@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..paths import path_within_mount
 from ..types import Scope
 from ..wire import headers
 from ..wire.cursor import Cursor, parse_cursor
@@ -16,6 +18,7 @@ KEY_BYTES = 1024
 
 _TELLING = frozenset({b"accept", b"last-event-id", b"idempotency-key", b"prefer"})
 _MCP = frozenset({b"mcp-session-id", b"mcp-protocol-version"})
+_NEVER = frozenset({"HEAD", "OPTIONS", "TRACE", "CONNECT"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,32 +35,37 @@ class Request:
         return "respond-async" in self.prefer
 
 
-def read_request(scope: Scope, media_types: frozenset[bytes], always: Callable[[], bool] | None) -> Request | None:
-    """What ``scope`` asks; None for a request that gets no log whatever its response is."""
-    if scope["method"] in ("HEAD", "OPTIONS", "TRACE", "CONNECT"):
-        return None
-    given: list[tuple[bytes, bytes]] = scope.get("headers") or []
-    telling = False
-    for name, value in given:
-        if name in _TELLING:
-            if name != b"accept" or any(media_type in value.lower() for media_type in media_types):
-                telling = True
-        elif name in _MCP:
+class Reading:
+    """How requests are read. ``always``: matches the paths, within the mount, whose requests may get a log whatever
+    they accept."""
+
+    __slots__ = ("_always", "_media_types", "_mention")
+
+    def __init__(self, media_types: frozenset[bytes], always: Callable[[str], object] | None) -> None:
+        self._media_types = media_types
+        self._mention = re.compile(b"|".join(map(re.escape, sorted(media_types))), re.IGNORECASE).search
+        self._always = always
+
+    def read(self, scope: Scope) -> Request | None:
+        """What ``scope`` asks; None for a request that gets no log whatever its response is."""
+        given: list[tuple[bytes, bytes]] = scope.get("headers") or []
+        asks = self._always is not None and bool(self._always(path_within_mount(scope)))
+        telling = asks
+        for name, value in given:
+            if name in _TELLING:
+                if name != b"accept" or self._mention(value):
+                    telling = True
+            elif name in _MCP:
+                return None
+        if not telling or scope["method"] in _NEVER:
             return None
-    if not telling and (always is None or not always()):
-        return None
-    accept = headers.combined(given, b"accept")
-    cursor = parse_cursor(headers.combined(given, b"last-event-id"))
-    key = headers.combined(given, b"idempotency-key") or None
-    prefer = headers.parse_prefer(headers.get_all(given, b"prefer"))
-    if (
-        cursor is None
-        and key is None
-        and "respond-async" not in prefer
-        and not any(headers.names_media_type(accept, media_type) for media_type in media_types)
-        and (always is None or not always())
-    ):
-        return None
-    if key is not None and len(key) > KEY_BYTES:
-        key = None
-    return Request(cursor, key, prefer, is_eventsource_like(scope))
+        accept = headers.combined(given, b"accept")
+        cursor = parse_cursor(headers.combined(given, b"last-event-id"))
+        key = headers.combined(given, b"idempotency-key") or None
+        prefer = headers.parse_prefer(headers.get_all(given, b"prefer"))
+        asks = asks or cursor is not None or key is not None or "respond-async" in prefer
+        if not asks and not any(headers.names_media_type(accept, media_type) for media_type in self._media_types):
+            return None
+        if key is not None and len(key) > KEY_BYTES:
+            key = None
+        return Request(cursor, key, prefer, is_eventsource_like(scope))

@@ -64,7 +64,8 @@ class Producer:
     __slots__ = (
         "_announcing", "_app", "_expires", "_explained", "_held", "_hold", "_linger", "_moved", "_open_log", "_options",
         "_path", "_phase", "_scope", "_send", "_stall", "_told", "_waiting", "_waiting_room", "_worker", "_writer",
-        "current", "decided", "handed_over", "identity", "inbound", "keyed", "log", "on_gone", "preface", "start",
+        "current", "decided", "handed_over", "identity", "inbound", "keyed", "log", "on_gone", "patience", "preface",
+        "start",
         "stream", "task",
     )  # fmt: skip
 
@@ -85,6 +86,7 @@ class Producer:
         self.log: ProducerLog | None = None
         self.start: Message | None = None
         self.preface = b""
+        self.patience = 0.0  # the least seconds to linger
         self.on_gone = _nothing
         self.handed_over: asyncio.Future[None] | None = None
         self.task: asyncio.Task[None] | None = None
@@ -116,14 +118,15 @@ class Producer:
             observer=options.observer,
         )
 
-    def run(self) -> None:
-        """Start the app, in the caller's context."""
+    def run(self) -> asyncio.Task[None]:
+        """Start the app, in the caller's context; its task."""
         context = contextvars.copy_context()
         context.run(set_current_stream, self.current)
         self.inbound.on_change = self._inbound_changed
         self.task = asyncio.get_running_loop().create_task(self._run(), context=context)
         self._worker.producers.add(self)
         self.task.add_done_callback(self._returned)
+        return self.task
 
     # -- what the app is given
 
@@ -429,7 +432,7 @@ class Producer:
         else:
             self.linger()
 
-    def linger(self, at_least: float = 0.0) -> None:
+    def linger(self) -> None:
         """Nobody reads now. The app is told after ``linger`` seconds, unless somebody comes back before."""
         if self._phase in (Phase.ENDED, Phase.PASSING) or self._told:
             return
@@ -437,7 +440,7 @@ class Producer:
         self._linger = None
         seconds = self.current.linger
         if seconds is not None:
-            seconds = max(seconds, at_least)
+            seconds = max(seconds, self.patience)
             if seconds <= 0:
                 self._options.observer.count("resume.abandoned", reason="linger")
                 self.abandon()

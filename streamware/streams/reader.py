@@ -41,12 +41,12 @@ class Reader:
 
     __slots__ = (
         "_allowance", "_direct", "_due", "_evicted", "_inbound", "_limitless", "_options", "_paced", "_place",
-        "_producer", "_scope", "_send", "_worker", "eventsource_like", "log",
+        "_scope", "_send", "_worker", "eventsource_like", "log", "producer",
     )  # fmt: skip
 
     def __init__(
         self, scope: Scope, send: Send, inbound: Inbound, log: Log, after: int, *, eventsource_like: bool,
-        options: Options, worker: Worker, producer: Producer | None = None,
+        options: Options, worker: Worker,
     ) -> None:  # fmt: skip
         self.log = log
         self.eventsource_like = eventsource_like
@@ -55,7 +55,7 @@ class Reader:
         self._inbound = inbound
         self._options = options
         self._worker = worker
-        self._producer = producer
+        self.producer: Producer | None = None  # set where this is the connection that started the stream
         self._evicted = False
         self._place = log.reader(after)
         self._limitless = accepts_without_limit(scope)
@@ -101,7 +101,7 @@ class Reader:
                 await direct.settle()
             if inbound.gone:
                 return Left.GONE
-            if self._producer is not None and self._producer.handed_over is not None:
+            if self.producer is not None and self.producer.handed_over is not None:
                 return Left.HANDED_OVER
             if batch is None:
                 return await self._cut("superseded") if self._evicted else Left.GONE

@@ -6,23 +6,21 @@ unknown, another owner's, or was started on another path is answered alike: 404.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import parse_qs
 
 import msgspec
 
 from ..exceptions import StoreUnavailable
 from ..stores.base import Log, Tombstone
-from ..types import Message, RawHeaders, Scope, Send
+from ..types import Message, RawHeaders, Scope
 from ..wire import headers, sse
 from ..wire.cursor import Cursor, is_stream_id, parse_cursor
-from ..wire.denial import Denial, deny, no_content
-from .answer import Gone
-from .inbound import Inbound
-from .options import MAX_WAIT, Options
+from ..wire.denial import Denial, no_content
+from .answer import Answer, Follow, Gone, NoContent
+from .call import Call
+from .options import MAX_WAIT
 from .response import EVENT_STREAM, STREAM_PARAMETER, VARY, stream_location
-
-METHODS = b"DELETE, GET, HEAD, OPTIONS"
 
 
 class PolledEvent(msgspec.Struct):
@@ -79,11 +77,58 @@ def wait_of(prefer: dict[str, str]) -> float:
     return min(float(given), MAX_WAIT) if given.isascii() and given.isdigit() else 0.0
 
 
-async def poll(scope: Scope, send: Send, inbound: Inbound, log: Log, after: int, wait: float, options: Options) -> None:
-    """Answer with what there is behind ``after``, waiting at most ``wait`` seconds for the first of it."""
+async def serve(call: Call, asked: Asked) -> None:
+    """Answer a request to a stream's own URL."""
+    method = call.scope["method"]
+    if method not in ("GET", "DELETE"):
+        await call.deny(Denial(405, "Streams can be read and stopped", headers=((b"allow", b"GET, DELETE"),)))
+        return
+    try:
+        found = await call.find(asked.stream, any_method=True)
+        if found is None:
+            await call.deny(Denial(404, "No such stream"))
+        elif method == "DELETE":
+            await stop(call, asked.stream)
+        else:
+            await read(call, asked, found)
+    except StoreUnavailable:
+        await call.store_is_away()
+
+
+async def stop(call: Call, stream: str) -> None:
+    """DELETE: 204, and again 204."""
+    call.inbound.drain()
+    await call.options.store.stop(stream)
+    call.options.observer.count("resume.stop")
+    await call.answer(no_content(call.scope))
+
+
+async def read(call: Call, asked: Asked, found: Log | Tombstone) -> None:
+    """GET: as SSE, or as a poll. A poll is told of the outcome in its body, so it never gets 204."""
+    after = asked.after.seq if asked.after is not None else 0
+    log = None if isinstance(found, Tombstone) else found
+    if wants_poll(call.scope):
+        call.request = replace(call.request, eventsource_like=False)
+        if log is not None and log.first - 1 <= after <= log.last:
+            await poll(call, log, after)
+            return
+    decision: Answer = Follow(0) if log is not None and after == log.last == 0 else await call.decide(after, found)
+    if isinstance(decision, Follow) and log is not None and wants_poll(call.scope):
+        await poll(call, log, decision.after)
+    elif isinstance(decision, Follow | Gone):
+        await call.give(decision, log, asked.stream)
+    else:  # on its own URL nothing starts afresh
+        await call.give(NoContent(), log, asked.stream)
+
+
+async def poll(call: Call, log: Log, after: int) -> None:
+    """Answer with what there is behind ``after``, waiting for the first of it as long as ``Prefer: wait`` says."""
+    inbound, options = call.inbound, call.options
+    wait = wait_of(headers.parse_prefer(headers.get_all(call.scope["headers"], b"prefer")))
     place = log.reader(after)
     timer = None
     inbound.on_change = lambda: place.close() if inbound.gone else None
+    inbound.drain()
     try:
         if log.last <= after and log.outcome is None:
             if wait > 0:
@@ -91,20 +136,17 @@ async def poll(scope: Scope, send: Send, inbound: Inbound, log: Log, after: int,
             else:
                 place.close()
         batch = await place.read()
-        if inbound.gone:
-            return
         if batch is not None and batch.gap:
-            await deny(scope, send, gone_denial(Gone("gap", log.outcome, log.first), log.stream))
+            await call.give(Gone("gap", log.outcome, log.first), log, log.stream)
             return
         events = list(batch.events) if batch is not None else []
         last = batch.last if batch is not None else after
         first = last - len(events) + 1
         polled = [polled_event(event, f"{log.stream}.{first + i}") for i, event in enumerate(events)]
-        # Not the batch's word alone: a poll is told of the end only with the last of the events.
-        outcome = log.outcome if log.outcome is not None and last == log.last else None
+        outcome = log.outcome if log.outcome is not None and last == log.last else None  # told with the last event only
         body = msgspec.json.encode(Poll(polled, f"{log.stream}.{last}", outcome))
-        for message in json_answer(200, body, [(b"content-location", stream_location(log.stream))]):
-            await send(message)
+        options.observer.count("resume.polled")
+        await call.answer(json_answer(200, body, [(b"content-location", stream_location(log.stream))]))
     finally:
         if timer is not None:
             timer.cancel()
@@ -133,46 +175,8 @@ def json_answer(status: int, body: bytes, more: RawHeaders) -> list[Message]:
     ]
 
 
-async def accepted(scope: Scope, send: Send, stream: str) -> None:
+async def accepted(call: Call, stream: str) -> None:
     """202 to a start by ``Prefer: respond-async`` (RFC 7240 §4.1), once the response has proved to be a stream."""
     location = stream_location(stream)
     body = msgspec.json.encode({"stream": location.decode(), "cursor": f"{stream}.0"})
-    for message in json_answer(202, body, [(b"location", location), (b"preference-applied", b"respond-async")]):
-        await send(message)
-
-
-async def stop(scope: Scope, send: Send, asked: Asked, found: Log | Tombstone | None, options: Options) -> None:
-    """DELETE: 204, and again 204; 404 for what is unknown."""
-    try:
-        known = found is not None and await options.store.stop(asked.stream)
-    except StoreUnavailable:
-        await deny(scope, send, Denial(503, "The stream store is away", retry_after=options.retry))
-        return
-    if not known:
-        await deny(scope, send, UNKNOWN)
-        return
-    options.observer.count("resume.stop")
-    for message in no_content(scope):
-        await send(message)
-
-
-def gone_denial(gone: Gone, stream: str) -> Denial:
-    """The 410 that tells a client other than an EventSource why its cursor is of no use, and what can still be had."""
-    earliest = None if gone.earliest is None else f"{stream}.{gone.earliest - 1}"
-    return Denial(
-        410,
-        "The stream cannot be resumed from here",
-        detail=_DETAILS[gone.reason],
-        extra={"reason": gone.reason, "outcome": gone.outcome, "earliest": earliest},
-    )
-
-
-UNKNOWN = Denial(404, "No such stream")
-
-_DETAILS = {
-    "unknown": "Nothing is known of this cursor. Nothing was started.",
-    "expired": "The stream has ended, and its events are no longer kept.",
-    "ended": "There are no more events: the stream ended without being complete.",
-    "gap": "Events behind this cursor are no longer kept. What there still is can be read from the earliest cursor.",
-    "ahead": "The stream has not reached this cursor.",
-}
+    await call.answer(json_answer(202, body, [(b"location", location), (b"preference-applied", b"respond-async")]))

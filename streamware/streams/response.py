@@ -7,6 +7,8 @@ import msgspec
 from ..stores.base import Head
 from ..types import Message, RawHeaders
 from ..wire import headers
+from ..wire.denial import Denial
+from .answer import Gone
 
 EVENT_STREAM = b"text/event-stream"
 STREAM_PARAMETER = "_stream"
@@ -55,3 +57,23 @@ def later_start(stream: str, head: Head) -> Message:
 def error_block(data: object) -> bytes:
     """An ``error`` event in band, without the blank line that ends it."""
     return b"event: error\ndata: " + msgspec.json.encode(data) + b"\n"
+
+
+def gone_denial(gone: Gone, stream: str) -> Denial:
+    """The 410 that tells a client other than an EventSource why its cursor is of no use, and what can still be had."""
+    earliest = None if gone.earliest is None else f"{stream}.{gone.earliest - 1}"
+    return Denial(
+        410,
+        "The stream cannot be resumed from here",
+        detail=_DETAILS[gone.reason],
+        extra={"reason": gone.reason, "outcome": gone.outcome, "earliest": earliest},
+    )
+
+
+_DETAILS = {
+    "unknown": "Nothing is known of this cursor. Nothing was started.",
+    "expired": "The stream has ended, and its events are no longer kept.",
+    "ended": "There are no more events: the stream ended without being complete.",
+    "gap": "Events behind this cursor are no longer kept. What there still is can be read from the earliest cursor.",
+    "ahead": "The stream has not reached this cursor.",
+}

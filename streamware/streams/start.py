@@ -1,0 +1,190 @@
+"""Starting: a run of the app, once for each idempotency key, and its first reader."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+
+from ..exceptions import StoreUnavailable
+from ..stores.base import Claim, Tombstone
+from ..wire import headers, sse
+from ..wire.cursor import new_stream_id
+from ..wire.denial import Denial
+from .answer import Follow, Gone, NoContent, Start
+from .asked import LONE_KEY_LENGTH
+from .call import Call, follow
+from .options import ASYNC_LINGER, CLAIM_WAIT, KEYED_BODY_BYTES
+from .producer import Producer, Verdict
+from .reader import Left
+from .resource import accepted
+from .response import first_start, later_start
+
+
+async def serve(call: Call) -> None:
+    """Answer a request on the app's own URL: by the log that its cursor names, or by the app."""
+    start = Start()
+    cursor = call.request.cursor
+    if cursor is not None and cursor.tag not in call.worker.inner_tags:
+        ours = cursor.tag == call.options.store.tag
+        if not ours:
+            call.options.observer.count("resume.foreign_cursor")
+            call.options.advice.warning(
+                "foreign",
+                "a client came back to a worker that does not have its stream: with several workers, or to survive "
+                "restarts, give ResumeMiddleware a store that they share",
+            )
+        try:
+            found = await call.find(cursor.stream) if ours else None
+        except StoreUnavailable:
+            await call.store_is_away()
+            return
+        decision = await call.decide(cursor.seq, found)
+        if isinstance(decision, Follow | NoContent | Gone):
+            await call.give(decision, None if isinstance(found, Tombstone) else found, cursor.stream)
+            return
+        if isinstance(decision, Start):
+            start = decision
+        if ours:  # another store's may be that of a Streamware further in, unknown to us since we restarted
+            call.without_cursor()
+    key = call.request.key
+    if key is not None and (call.identity.known or len(key) >= LONE_KEY_LENGTH):
+        await start_once(call, start, key)
+    else:
+        await run(call, start)
+
+
+async def start_once(call: Call, start: Start, key: bytes) -> None:
+    """Run the app unless a request with ``key`` has; join its stream then. The key counts within its owner, method,
+    path and query."""
+    scope, inbound, store = call.scope, call.inbound, call.options.store
+    body = await inbound.body(KEYED_BODY_BYTES)
+    if body is None:
+        call.options.observer.count("resume.refused", reason="body_too_large")
+        await call.deny(Denial(413, f"With an Idempotency-Key a body is at most {KEYED_BODY_BYTES} bytes"))
+        return
+    if inbound.gone and not inbound.complete:
+        return
+    inbound.put_back(body)
+    fingerprint = hashlib.sha256(b"".join(message.get("body", b"") for message in body)).digest()
+    owner = call.identity.account if call.identity.known else ""
+    parts = (owner.encode(), scope["method"].encode(), scope["path"].encode(), scope.get("query_string", b""), key)
+    name = hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+    try:
+        claim = await take(call, name, fingerprint)
+    except StoreUnavailable:
+        await call.store_is_away()
+        return
+    if claim.won:
+        await run(call, start, claim, name)
+    elif claim.fingerprint != fingerprint:
+        call.options.observer.count("resume.refused", reason="key_reused")
+        await call.deny(Denial(422, "This Idempotency-Key was used with another body"))
+    elif not claim.settled:
+        call.options.observer.count("resume.refused", reason="claim_pending")
+        await call.deny(
+            Denial(409, "A request with this Idempotency-Key is still starting", retry_after=1.0), soft=True
+        )
+    else:
+        try:
+            await join(call, claim)
+        except StoreUnavailable:
+            await store.settle(name, started=True)
+            await call.store_is_away()
+
+
+async def take(call: Call, name: str, fingerprint: bytes) -> Claim:
+    """The claim on ``name``: won, or the other request's, waited for until its stream has started."""
+    store = call.options.store
+    stream = new_stream_id(store.tag)
+    while True:
+        claim = await store.claim(name, fingerprint, stream)
+        if claim.won or claim.settled or claim.fingerprint != fingerprint:
+            return claim
+        settled = await store.settled(name, CLAIM_WAIT)
+        if settled is not None:  # None: the other was no stream, and the key is free again
+            return settled
+
+
+async def join(call: Call, claim: Claim) -> None:
+    """Read the stream that another request with the same key has started, from its beginning."""
+    call.options.observer.count("resume.joined")
+    found = await call.find(claim.stream)
+    if found is None or isinstance(found, Tombstone):
+        await call.give(Gone("expired", None if found is None else found.outcome), None, claim.stream)
+    elif call.request.respond_async:
+        await accepted(call, claim.stream)
+    elif found.first == 1:
+        await call.give(Follow(0), found, claim.stream)
+    else:
+        gap = Follow(found.first - 1, "gap") if call.request.eventsource_like else Gone("gap", None, found.first)
+        await call.give(gap, found, claim.stream)
+
+
+async def run(call: Call, start: Start, claim: Claim | None = None, name: str = "") -> None:
+    """Run the app, and be the first reader of its stream, if it is one."""
+    options = call.options
+    producer = Producer(
+        call.app,
+        {**call.scope, "headers": headers.without(call.scope["headers"], b"accept-encoding")},
+        call.send,
+        call.inbound,
+        stream=claim.stream if claim is not None else new_stream_id(options.store.tag),
+        identity=call.identity,
+        keyed=claim is not None or call.request.respond_async,
+        path=call.path,
+        options=options,
+        worker=call.worker,
+    )
+    if claim is not None:
+        producer.decided.add_done_callback(lambda verdict: settle(call, name, verdict))
+    if call.request.respond_async:
+        producer.patience = ASYNC_LINGER
+    task = producer.run()
+    early = None
+    if options.early_start is not None:
+        early = options.clock.call_later(options.early_start, producer.start_early)
+    try:
+        verdict = await asyncio.shield(producer.decided)
+    except asyncio.CancelledError:
+        await producer.caller_cancelled()
+        raise
+    finally:
+        if early is not None:
+            early.cancel()
+    if verdict is Verdict.PASSED:
+        await task
+    elif call.request.respond_async:
+        call.inbound.on_change = None
+        producer.linger()
+        await accepted(call, producer.stream)
+    else:
+        await read_own(call, start, producer)
+
+
+def settle(call: Call, name: str, verdict: asyncio.Future[Verdict]) -> None:
+    """The run that holds the key has proved to be a stream, or none."""
+    started = not verdict.cancelled() and verdict.result() is Verdict.LOGGED
+    settling = call.options.store.settle(name, started)
+    call.worker.keep(asyncio.get_running_loop().create_task(settling))
+
+
+async def read_own(call: Call, start: Start, producer: Producer) -> None:
+    """Be the first reader of the log that this request has started."""
+    log, task = producer.log, producer.task
+    if log is None or task is None:
+        return
+    preface = b""
+    if call.request.eventsource_like:
+        if start.reset is not None:
+            preface = sse.control_event("reset", {"reason": start.reset})
+        preface += sse.primer(f"{log.stream}.0".encode())
+    reader = call.reader(log, 0)
+    reader.producer = producer
+    producer.on_gone = reader.gone
+    given = producer.start
+    head = first_start(log.stream, given) if given is not None else later_start(log.stream, log.head)
+    left = await follow(reader, head, preface + producer.preface)
+    if producer.handed_over is not None:
+        producer.handed_over.set_result(None)
+        if left is Left.HANDED_OVER:
+            await task
