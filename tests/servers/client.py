@@ -29,6 +29,10 @@ class Exchange(Protocol):
     status: int
     headers: dict[str, str]
 
+    @property
+    def broken(self) -> bool:
+        """Whether this side has broken it off."""
+
     async def head(self) -> None:
         """Wait for the status and the headers.
 
@@ -60,6 +64,10 @@ class Http1:
         self._chunked = False
         self._left: int | None = None  # bytes of the body, or of the chunk, that are still to come
         self._ended = False
+
+    @property
+    def broken(self) -> bool:
+        return self.wire.closed
 
     async def begin(
         self, method: str, target: str, headers: Headers = (), body: bytes = b"", *, part: int | None = None

@@ -6,12 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.servers.launch import SERVERS, Server
-
-EXAMPLES = {name: f"examples.wrapped:{name}_wrapped" for name in ("starlette", "fastapi", "django", "bare_asgi")}
-
-#: Every app on every server; uvicorn's other loop and parser with one of them.
-PAIRS = [(kind, app) for kind in SERVERS for app in EXAMPLES if kind != "uvicorn-h11" or app == "starlette"]
+from tests.servers.launch import EXAMPLES, PAIRS, SERVERS, Server
 
 
 @pytest.fixture(scope="session", params=PAIRS, ids=lambda pair: f"{pair[0]}-{pair[1]}")

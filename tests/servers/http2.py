@@ -133,6 +133,10 @@ class Http2Exchange:
         self._failed = connection.gone
         self._news = asyncio.Event()
 
+    @property
+    def broken(self) -> bool:
+        return self.connection.wire.closed
+
     async def head(self) -> None:
         while not self.status:
             if self._failed:

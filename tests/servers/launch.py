@@ -79,6 +79,11 @@ SERVERS = {
     )
 }  # fmt: skip
 
+EXAMPLES = {name: f"examples.wrapped:{name}_wrapped" for name in ("starlette", "fastapi", "django", "bare_asgi")}
+
+#: Every app on every server; uvicorn's other loop and parser with one of them.
+PAIRS = [(kind, app) for kind in SERVERS for app in EXAMPLES if kind != "uvicorn-h11" or app == "starlette"]
+
 
 class Certificates:
     """An authority made for this run, and a certificate of its for 127.0.0.1."""
