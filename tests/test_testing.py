@@ -7,6 +7,8 @@ import dataclasses
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from streamware.testing import (
     SERVERS,
@@ -23,6 +25,7 @@ from streamware.testing import (
     settle,
 )
 from streamware.types import ASGIApp, Message, Receive, Scope, Send
+from streamware.wire.eventsource import Interpreter
 
 START: Message = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]}
 END: Message = {"type": "http.response.body", "body": b"", "more_body": False}
@@ -596,6 +599,32 @@ def test_order_knows_the_end() -> None:
 def test_reads_events_as_an_event_source_does(stream: bytes, events: list[ReceivedEvent]) -> None:
     assert EventReader().read([stream]) == events
     assert EventReader().read([stream[i : i + 1] for i in range(len(stream))]) == events
+
+
+@given(
+    parts=st.lists(
+        st.sampled_from(
+            [b"\xef\xbb\xbf", b"data: a", b"data", b"id: 1", b"id", b"event: x", b"retry: 5", b":c", b"\0", b"\xe4"]
+        ),
+        max_size=20,
+    ),
+    ends=st.lists(st.sampled_from([b"\n", b"\r\n", b"\r", b"\n\n", b""]), min_size=20, max_size=20),
+    cut=st.integers(0, 200),
+)
+def test_reads_what_the_packages_own_interpreter_reads(parts: list[bytes], ends: list[bytes], cut: int) -> None:
+    """The two share no code: where they differ, one of them is wrong."""
+    stream = b"".join(part + end for part, end in zip(parts, ends, strict=False))
+    chunks = [stream[:cut], stream[cut:]]
+
+    interpreter = Interpreter()
+    expected = [event for chunk in chunks for event in interpreter.feed(chunk)]
+    reader = EventReader()
+    got = reader.read(chunks)
+
+    assert [(event.event, event.data, event.id) for event in got] == [
+        (event.event, event.data, event.id) for event in expected
+    ]
+    assert reader.retry == interpreter.retry
 
 
 def test_keeps_comments_and_the_reconnection_time() -> None:

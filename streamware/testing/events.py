@@ -34,6 +34,7 @@ class EventReader:
         self._text = ""
         self._skip_lf = False
         self._first = True
+        self._cr = False
         self._data: list[str] = []
         self._type = ""
         self._id = ""

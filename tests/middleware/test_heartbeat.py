@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 
 import pytest
 from hypothesis import given, settings
@@ -35,6 +35,12 @@ def scripted(script: Script) -> ASGIApp:
         await script(receive, send)
 
     return app
+
+
+def run_without_loop(call: Coroutine[object, object, None]) -> None:
+    """Run a call that waits for nothing, in a thread of its own, as if another kind of loop ran there."""
+    with pytest.raises(StopIteration):
+        call.send(None)
 
 
 class Feed:
@@ -421,8 +427,6 @@ class TestSteppingAside:
 
     async def test_is_silent_where_no_asyncio_loop_runs(self) -> None:
         """A server or a test client on trio: the stream goes through without heartbeats."""
-        import trio
-
         sent: list[bytes] = []
 
         async def send(message: Message) -> None:
@@ -436,7 +440,7 @@ class TestSteppingAside:
                 await send(message)
 
         scope: Scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
-        await asyncio.to_thread(lambda: trio.run(HeartbeatMiddleware(app), scope, receive, send))
+        await asyncio.to_thread(run_without_loop, HeartbeatMiddleware(app)(scope, receive, send))
 
         assert sent == [b"", b"data: a\n\n", b""]
 
@@ -597,11 +601,22 @@ class TestEnds:
     async def test_a_heartbeat_under_way_does_not_outlive_the_call(
         self, end: str, clock: FakeClock, feed: Feed
     ) -> None:
-        async with Connection(HeartbeatMiddleware(feed, interval=15, clock=clock)) as conn:
+        left: list[int] = []
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                await HeartbeatMiddleware(feed, interval=15, clock=clock)(scope, receive, send)
+            finally:
+                left.append(beats())
+
+        def beats() -> int:
+            return sum(task.get_name() == "streamware heartbeat" for task in asyncio.all_tasks())
+
+        async with Connection(app) as conn:
             await feed.put(start())
             conn.stall()
             await clock.advance(15)
-            assert sum(task.get_name() == "streamware heartbeat" for task in asyncio.all_tasks()) == 1
+            assert beats() == 1
 
             if end == "cancel":
                 conn.cancel()
@@ -615,6 +630,7 @@ class TestEnds:
             await settle()
 
             assert conn.chunks == []
+        assert left == [0]
 
     async def test_stops_at_a_server_that_raises_for_a_client_that_has_left(self, clock: FakeClock) -> None:
         calls: list[Message] = []

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 
 import pytest
 
 from streamware.middleware.heartbeat import HeartbeatMiddleware
 from streamware.observe import CountingObserver
-from streamware.testing import SERVERS, ConnectionEndedError, FakeClock, WebSocketConnection, settle
+from streamware.testing import SERVERS, ConnectionEndedError, FakeClock, FakeTimer, WebSocketConnection, settle
 from streamware.types import Message, Receive, Scope, Send
+
+
+def run_without_loop(call: Coroutine[object, object, None]) -> None:
+    """Run a call that waits for nothing, in a thread of its own, as if another kind of loop ran there."""
+    with pytest.raises(StopIteration):
+        call.send(None)
 
 
 class Echo:
@@ -214,10 +221,19 @@ async def test_time_in_which_the_app_does_not_listen_is_not_the_clients_silence(
         await send({"type": "websocket.accept"})
         await listen.wait()
         while (await receive())["type"] != "websocket.disconnect":
-            pass
+            await listen.wait()
 
     async with WebSocketConnection(HeartbeatMiddleware(app, idle_timeout=60, clock=clock)) as conn:
         await conn.start()
+        await clock.advance(50)
+        assert not conn.closed
+
+        listen.set()
+        await settle()
+        listen.clear()
+        await clock.advance(10)
+        conn.send("hello")
+        await settle()
         await clock.advance(1000)
         assert not conn.closed
 
@@ -277,6 +293,58 @@ async def test_sends_of_the_app_after_the_idle_close_go_nowhere(server: str, rai
 
     assert outcomes == ["raised" if raises else "silent"]
     assert conn.close_code == 4408
+
+
+async def test_an_app_that_does_not_listen_costs_few_timers(clock: FakeClock) -> None:
+    """Silence stands still just before the end of its time: there is no use in looking all the time."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        listener = asyncio.ensure_future(receive())
+        await busy.wait()
+        listener.cancel()
+        await asyncio.wait([listener])
+        await asyncio.get_running_loop().create_future()
+
+    class CountingClock(FakeClock):
+        def call_later(self, delay: float, callback: Callable[[], object]) -> FakeTimer:
+            delays.append(delay)
+            return super().call_later(delay, callback)
+
+    delays: list[float] = []
+    busy = asyncio.Event()
+    clock = CountingClock()
+    async with WebSocketConnection(HeartbeatMiddleware(app, idle_timeout=60, clock=clock)) as conn:
+        await conn.start()
+        await clock.advance(59.9)
+        busy.set()
+        await clock.advance(600)
+
+        assert not conn.closed
+        assert len(delays) <= 102
+
+
+async def test_a_websocket_goes_through_where_no_asyncio_loop_runs() -> None:
+    """A server or a test client on trio: neither heartbeats nor a time-out."""
+    incoming: list[Message] = [
+        {"type": "websocket.connect"},
+        {"type": "websocket.receive", "text": "hello"},
+        {"type": "websocket.disconnect", "code": 1000},
+    ]
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return incoming.pop(0)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope: Scope = {"type": "websocket", "path": "/", "headers": []}
+    app = HeartbeatMiddleware(Echo(), websocket="beat", idle_timeout=60)
+    await asyncio.to_thread(run_without_loop, app(scope, receive, send))
+
+    assert sent == [{"type": "websocket.accept"}, {"type": "websocket.send", "text": "hello"}]
 
 
 async def test_the_apps_own_time_out_passes_through(clock: FakeClock) -> None:
