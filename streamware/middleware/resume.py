@@ -168,7 +168,7 @@ class ResumeMiddleware(BaseMiddleware):
     # -- requests
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        asked = resource.asked_for(scope)
+        asked = resource.asked_for(scope) if scope["method"] in resource.METHODS else None
         if asked is None:
             request = self._reading.read(scope)
             if request is None or not _on_asyncio():

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Generator
 from types import CoroutineType
-from typing import Any
+from typing import Any, cast
 
 from ..types import Send
 from .inbound import Inbound
@@ -88,19 +88,20 @@ class DirectSend:
         inbound = self._inbound
         if inbound.gone or inbound.released or self.rest is not None:
             return None
-        steps = self._send({"type": "http.response.body", "body": event, "more_body": True})
-        if steps.__class__ is not CoroutineType:
-            self.rest = Rest(_complete(steps), None)
+        sending = self._send({"type": "http.response.body", "body": event, "more_body": True})
+        if not isinstance(sending, CoroutineType):
+            self.rest = Rest(_complete(sending), None)
             return False
+        steps = cast("CoroutineType[object, object, None]", sending)
         try:
-            first = steps.send(None)  # type: ignore[attr-defined]  # a coroutine: the line above has looked
+            first = steps.send(None)
         except StopIteration:
             return True
         except BaseException as error:
             self.error = error  # the reader's to raise: the producer has done nothing wrong
             return False
         self._streak = self._credit = 0
-        self.rest = Rest(steps, first)  # type: ignore[arg-type]  # the same
+        self.rest = Rest(steps, first)
         return False
 
     def _is_new_tick(self) -> bool:
@@ -140,16 +141,16 @@ class Rest:
         """Nobody will end it: its reader has gone."""
         self._steps.close()
 
-    def __await__(self) -> Generator[Any, Any, None]:
+    def __await__(self) -> Generator[object, Any, None]:
         steps, waited = self._steps, self._first
         while True:
             try:
                 value = yield waited
             except BaseException as error:
-                step, given = steps.throw, error
+                throw, given = True, error
             else:
-                step, given = steps.send, value  # type: ignore[assignment]  # one of the two, with what goes with it
+                throw, given = False, value
             try:
-                waited = step(given)  # type: ignore[arg-type]  # the same
+                waited = steps.throw(given) if throw else steps.send(given)
             except StopIteration:
                 return

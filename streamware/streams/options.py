@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from ..exceptions import ConfigurationError
 from ..observe import Observer, OnceLog
@@ -39,11 +39,12 @@ class ByPath(Generic[T]):
 
     def __init__(
         self, option: str, given: T | Mapping[str, T], default: T, check: Callable[[object], bool], expected: str
-    ):
+    ) -> None:
         self._default = default
         self._by_path: list[tuple[Callable[[str], object], T]] = []
         if isinstance(given, Mapping):
-            for glob, value in given.items():
+            by_path = cast(Mapping[str, T], given)  # checkers lose T here
+            for glob, value in by_path.items():
                 patterns("ResumeMiddleware", option, [glob])
                 matches = compile_globs((glob,))
                 if not check(value):

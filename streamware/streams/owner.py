@@ -107,7 +107,7 @@ def credential_of(scope: Scope, cookies: frozenset[str]) -> bytes | None:
     jar = headers.combined(given, b"cookie")
     if not jar or not cookies:
         return None
-    found = []
+    found: list[bytes] = []
     for pair in jar.replace(b",", b";").split(b";"):
         name, _, value = pair.strip().partition(b"=")
         text = name.decode("latin-1")

@@ -20,27 +20,23 @@ from collections.abc import Sequence
 
 from ..exceptions import StoreError, StoreFull
 from ..stores.base import Head, Outcome, ProducerLog
-from ..types import ASGIApp, Message, Scope, Send, TimerHandle
+from ..types import ASGIApp, Message, RawHeaders, Scope, Send, TimerHandle
 from ..wire import headers, sse
-from ..wire.cursor import parse_cursor
 from .current import CurrentStream, set_current_stream
+from .gone import ClientGone, is_disconnect
 from .inbound import Inbound
+from .limits import Limits
 from .options import HOLD, Options
 from .owner import Identity
+from .probe import Finding, Probe
 from .response import EVENT_STREAM, error_block, replayed
 from .worker import Worker
-from .writer import EventWriter, ForeignIds
+from .writer import ForeignIds
 
 logger = logging.getLogger("streamware.resume")
 
-#: Comments that came before the first event are kept for the first reader up to this size.
-PREFACE_BYTES = 4096
 #: Of an answer that turned out to be no stream after an early start, what is told of it in band.
 EARLY_BODY_BYTES = 16 * 1024
-
-
-class ClientGone(OSError):
-    """What the app's ``send`` raises once it has been told that the client has gone (ASGI HTTP spec 2.4)."""
 
 
 class Verdict(enum.Enum):
@@ -62,11 +58,9 @@ class Producer:
     """One run of the app. ``keyed``: its client can come back without having seen an id."""
 
     __slots__ = (
-        "_announcing", "_app", "_expires", "_explained", "_held", "_hold", "_linger", "_moved", "_open_log", "_options",
-        "_path", "_phase", "_scope", "_send", "_stall", "_told", "_waiting", "_waiting_room", "_worker", "_writer",
-        "current", "decided", "handed_over", "identity", "inbound", "keyed", "log", "on_gone", "patience", "preface",
-        "start",
-        "stream", "task",
+        "_announcing", "_app", "_explained", "_hold", "_limits", "_linger", "_open_log", "_options", "_path", "_phase",
+        "_probe", "_scope", "_send", "_told", "_waiting", "_waiting_room", "_worker", "_writer", "current", "decided",
+        "handed_over", "identity", "inbound", "keyed", "log", "on_gone", "patience", "stream", "task",
     )  # fmt: skip
 
     def __init__(
@@ -84,8 +78,6 @@ class Producer:
         self.identity = identity
         self.keyed = keyed
         self.log: ProducerLog | None = None
-        self.start: Message | None = None
-        self.preface = b""
         self.patience = 0.0  # the least seconds to linger
         self.on_gone = _nothing
         self.handed_over: asyncio.Future[None] | None = None
@@ -94,29 +86,26 @@ class Producer:
         self.current = CurrentStream(self._cursor, self._stop_self, options.linger[path])
         self._phase = Phase.PROBING
         self._open_log: ProducerLog | None = None  # the log, while what the app sends goes into it as it is
-        self._writer = self._new_writer(lines=False)
-        self._held: list[bytes] = []
+        self._probe = Probe(stream, scope, options, worker)
+        self._writer = self._probe.writer
+        self._limits = Limits(options, self._progress, self._overdue)
         self._hold: TimerHandle | None = None
         self._linger: TimerHandle | None = None
-        self._stall: TimerHandle | None = None
-        self._expires: TimerHandle | None = None
         self._announcing: asyncio.Task[None] | None = None
         self._told = False
         self._waiting: list[asyncio.Future[None]] = []
         self._waiting_room = False
-        self._moved = 0
         self._explained: list[bytes] = []
 
-    def _new_writer(self, *, lines: bool) -> EventWriter:
-        options = self._options
-        return EventWriter(
-            self.stream,
-            lines=lines,
-            max_event_bytes=options.max_event_bytes,
-            replace_ids=options.replace_ids,
-            retry=options.retry,
-            observer=options.observer,
-        )
+    @property
+    def start(self) -> Message | None:
+        """The app's own start of the stream; None where it was started early."""
+        return self._probe.start
+
+    @property
+    def preface(self) -> bytes:
+        """What the app sent before its first event, for the first reader."""
+        return self._probe.preface
 
     def run(self) -> asyncio.Task[None]:
         """Start the app, in the caller's context; its task."""
@@ -186,11 +175,11 @@ class Producer:
 
     async def _log_items(self, log: ProducerLog, items: Sequence[bytes | sse.Piece]) -> None:
         for item in items:
-            if item.__class__ is bytes:
-                if not self._writer.append(log, item):  # type: ignore[arg-type]  # isinstance() costs more
+            if isinstance(item, bytes):
+                if not self._writer.append(log, item):
                     await self._wait_for_room(log)
             else:
-                await self._writer.pass_piece(log, item)  # type: ignore[arg-type]  # the same
+                await self._writer.pass_piece(log, item)
                 if log.outcome is not None:
                     raise ClientGone("the stream has ended")
 
@@ -214,7 +203,7 @@ class Producer:
         self._enter(Phase.PASSING)
         _, first = self._writer.first_event(items)
         items = items[first or 0 :]
-        self._count_own_ids(items[0])
+        self._probe.count_own_ids(items[0])
         log.on_readers = log.on_closed = None
         had_reader = log.readers > 0
         self.handed_over = asyncio.get_running_loop().create_future()
@@ -237,7 +226,7 @@ class Producer:
             self._announcing = None
             await self.send(message)
         elif self._phase is Phase.PROBING:
-            await self._probe(message)
+            await self._find_out(message)
         elif self._phase is Phase.PASSING:
             await self._send(message)
         elif self._phase is Phase.EXPLAINING:
@@ -245,83 +234,29 @@ class Producer:
         else:
             raise RuntimeError(f"{message['type']} was sent after the response had ended")
 
-    async def _probe(self, message: Message) -> None:
-        kind = message["type"]
-        if self.start is None:
-            if kind != "http.response.start":
+    async def _find_out(self, message: Message) -> None:
+        probe = self._probe
+        finding = probe.take(message)
+        if finding is Finding.OPEN:
+            if probe.start is None:
                 await self._send(message)
-            elif self._may_be_stream(message):
-                self.start = message
+            elif probe.start is message:
                 self._hold = self._options.clock.call_later(HOLD, self._announce_soon)
-            else:
-                await self._pass(message)
-        elif kind != "http.response.body":
+        elif finding is Finding.OTHER or not await self._announce():
             await self._pass(message)
-        else:
-            await self._probe_body(message)
-
-    async def _probe_body(self, message: Message) -> None:
-        body = bytes(message.get("body", b""))
-        more_body = message.get("more_body", False)
-        items = self._writer.split(body)
-        comments, first = self._writer.first_event(items)
-        if first is None and more_body:
-            self._held.append(body)
-            if len(self.preface) + len(comments) <= PREFACE_BYTES:
-                self.preface += comments
-            return
-        if first is None or not self._is_ours(items[first]) or not await self._announce():
-            await self._pass(message)
-            return
-        self.preface += comments
-        log = self.log
-        assert log is not None  # announced  # noqa: S101 - narrows the type, checks no input
-        await self._log_items(log, items[first:])
-        if not more_body:
-            self._finish(log)
-
-    def _is_ours(self, first: bytes | sse.Piece) -> bool:
-        """Whether a stream that begins with this event is one that we may number."""
-        if isinstance(first, sse.Piece):
-            self._options.observer.count("resume.passed", reason="oversize_event")
-            return False
-        if self._writer.app_id(first) is None:
-            return True
-        self._count_own_ids(first)
-        return False
-
-    def _count_own_ids(self, first: bytes | sse.Piece) -> None:
-        self._options.observer.count("resume.passed", reason="app_ids")
-        inner = parse_cursor(sse.own_id(first)) if isinstance(first, bytes) else None
-        if inner is not None:
-            self._worker.learn_inner_tag(inner.tag)
-
-    def _may_be_stream(self, start: Message) -> bool:
-        given = start.get("headers") or []
-        media_type = headers.media_type(headers.get(given, b"content-type"))
-        if start.get("status") != 200 or media_type not in self._options.media_types or start.get("trailers"):
-            return False
-        if headers.get(given, b"mcp-session-id") is not None or headers.get(given, b"mcp-protocol-version") is not None:
-            return False
-        if headers.get(given, b"content-encoding") not in (None, b"identity"):
-            self._options.observer.count("resume.passed", reason="content_encoding")
-            return False
-        if media_type != EVENT_STREAM:
-            self._writer = self._new_writer(lines=True)
-        record = self._scope.get("streamware")
-        return record is None or not record.denied
+        elif self.log is not None:
+            await self._log_items(self.log, probe.first)
+            probe.first = ()
+            if not message.get("more_body", False):
+                self._finish(self.log)
 
     async def _pass(self, message: Message | None = None) -> None:
         """It is no stream of ours: from here on the app has the server's ``send``, beginning with what was held."""
         self._call_off(self._hold)
         self._enter(Phase.PASSING)
-        start, held, self._held = self.start, self._held, []
-        self.preface = b""
         self._decide(Verdict.PASSED)
-        if start is not None:
-            await self._send(start)
-            for body in held:
-                await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        for held in self._probe.held():
+            await self._send(held)
         if message is not None:
             await self._send(message)
 
@@ -336,15 +271,16 @@ class Producer:
     async def _announce(self) -> bool:
         """Make the log. False where the store will not have it: then the stream passes through, unresumable."""
         self._call_off(self._hold)
-        start = self.start or {"status": 200, "headers": [(b"content-type", EVENT_STREAM)]}
-        given = start.get("headers") or []
+        given: RawHeaders = [(b"content-type", EVENT_STREAM)]
+        if self.start is not None:
+            given = list(self.start.get("headers") or [])
         head = Head(
             owner=self.identity.owner(self.stream),
             account=self.identity.account,
             path=self._scope["path"],
             method=self._scope["method"],
             status=200,
-            headers=replayed(list(given), self._options.replay_headers),
+            headers=replayed(given, self._options.replay_headers),
             media_type=headers.media_type(headers.get(given, b"content-type")).decode("latin-1"),
         )
         try:
@@ -357,9 +293,9 @@ class Producer:
         self._options.observer.count("resume.started")
         self.log.on_closed = self._closed_outside
         self.log.on_readers = self._readers_changed
-        self._held.clear()
+        self._writer = self._probe.writer
         self._enter(Phase.LOGGING)
-        self._arm_limits()
+        self._limits.arm()
         self.inbound.watch()
         self._decide(Verdict.LOGGED)
         return True
@@ -379,8 +315,8 @@ class Producer:
         log = self.log
         assert log is not None  # announced  # noqa: S101 - narrows the type, checks no input
         if message["type"] == "http.response.start":
-            self.start = message
-            if self._may_be_stream(message):
+            self._probe.start = message
+            if self._probe.may_be_stream(message):
                 self._enter(Phase.LOGGING)
         elif message["type"] == "http.response.body" and self.start is not None:
             if sum(map(len, self._explained)) < EARLY_BODY_BYTES:
@@ -466,6 +402,7 @@ class Producer:
     def end(self, outcome: Outcome) -> None:
         """Close the log and cancel the app. What was produced stays readable."""
         self._told = True
+        self._worker.attach(self)  # whatever the app makes of it, it is no longer one that waits for a reader
         if self.log is not None:
             self.log.close(outcome)
         if self.task is not None and not self.task.done():
@@ -491,29 +428,13 @@ class Producer:
 
     # -- limits and the end
 
-    def _arm_limits(self) -> None:
-        options = self._options
-        if options.max_duration is not None:
-            self._expires = options.clock.call_later(options.max_duration, lambda: self._overdue("max_duration"))
-        if options.stall_timeout is not None:
-            self._stall = options.clock.call_later(options.stall_timeout / 4, lambda: self._check_stall(0))
+    def _progress(self) -> int | None:
+        return None if self._waiting_room else self._writer.seq
 
-    def _check_stall(self, quiet: int) -> None:
-        """Four looks without a new event are a stall; no clock is read per event."""
-        limit = self._options.stall_timeout
-        if limit is None or self._phase not in (Phase.LOGGING, Phase.EXPLAINING):
-            return
-        quiet = quiet + 1 if self._moved == self._writer.seq and not self._waiting_room else 0
-        self._moved = self._writer.seq
-        if quiet >= 4:
-            self._overdue("stall_timeout")
-        else:
-            self._stall = self._options.clock.call_later(limit / 4, lambda: self._check_stall(quiet))
-
-    def _overdue(self, reason: str) -> None:
+    def _overdue(self, limit: str) -> None:
         if self._phase in (Phase.LOGGING, Phase.EXPLAINING):
-            self._options.observer.count("resume.ended", reason=reason)
-            logger.warning("a stream on %s was ended by %s", self._path, reason)
+            self._options.observer.count("resume.ended", reason=limit)
+            logger.warning("a stream on %s was ended by %s", self._path, limit)
             self.end(Outcome.FAILED)
 
     async def _run(self) -> None:
@@ -534,8 +455,9 @@ class Producer:
     def _returned(self, task: asyncio.Task[None]) -> None:
         self._worker.producers.discard(self)
         self._worker.attach(self)
-        for timer in (self._hold, self._linger, self._stall, self._expires):
-            self._call_off(timer)
+        self._limits.cancel()
+        self._call_off(self._hold)
+        self._call_off(self._linger)
         logged = self.log is not None and self._phase is not Phase.PASSING
         if logged and self.log is not None:
             if self.log.close(Outcome.INTERRUPTED if self._worker.leaving else Outcome.FAILED):
@@ -556,10 +478,3 @@ class Producer:
 
 def _nothing() -> None:
     return None
-
-
-def is_disconnect(error: BaseException) -> bool:
-    """Whether ``error`` is nothing but how frameworks say that the client has gone."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(is_disconnect(leaf) for leaf in error.exceptions)
-    return isinstance(error, OSError) or type(error).__name__ == "ClientDisconnect"

@@ -20,7 +20,7 @@ from ..wire.denial import Denial, no_content
 from .answer import Answer, Follow, Gone, NoContent
 from .call import Call
 from .options import MAX_WAIT
-from .response import EVENT_STREAM, STREAM_PARAMETER, VARY, stream_location
+from .response import EVENT_STREAM, STREAM_PARAMETER, VARY, later_start, stream_location
 
 
 class PolledEvent(msgspec.Struct):
@@ -77,11 +77,15 @@ def wait_of(prefer: dict[str, str]) -> float:
     return min(float(given), MAX_WAIT) if given.isascii() and given.isdigit() else 0.0
 
 
+#: A preflight is the app's own to answer; what else there may be, a stream has no use for.
+METHODS = frozenset({"GET", "HEAD", "DELETE", "POST", "PUT", "PATCH"})
+
+
 async def serve(call: Call, asked: Asked) -> None:
     """Answer a request to a stream's own URL."""
     method = call.scope["method"]
-    if method not in ("GET", "DELETE"):
-        await call.deny(Denial(405, "Streams can be read and stopped", headers=((b"allow", b"GET, DELETE"),)))
+    if method not in ("GET", "HEAD", "DELETE"):
+        await call.deny(Denial(405, "Streams can be read and stopped", headers=((b"allow", b"DELETE, GET, HEAD"),)))
         return
     try:
         found = await call.find(asked.stream, any_method=True)
@@ -89,6 +93,9 @@ async def serve(call: Call, asked: Asked) -> None:
             await call.deny(Denial(404, "No such stream"))
         elif method == "DELETE":
             await stop(call, asked.stream)
+        elif method == "HEAD" and not isinstance(found, Tombstone):
+            end: Message = {"type": "http.response.body", "body": b"", "more_body": False}
+            await call.answer([later_start(asked.stream, found.head), end])
         else:
             await read(call, asked, found)
     except StoreUnavailable:

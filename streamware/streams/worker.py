@@ -97,7 +97,7 @@ class Worker:
     async def shutdown(self) -> None:
         """End what still runs: nobody can read it here any more. Waits at most ``CANCEL_WAIT`` for the apps."""
         self.leaving = True
-        tasks = []
+        tasks: list[asyncio.Task[None]] = []
         for producer in list(self.producers):
             producer.end(Outcome.INTERRUPTED)
             if producer.task is not None:
