@@ -224,12 +224,14 @@ class Site:
             assert self.clock.timers == 0, "timers are left behind"
             assert not (left := asyncio.all_tasks() - self._tasks), left
 
-    def connect(self, path: str = "/chat", *, headers: Mapping[str, str] = READER, cursor: str | None = None,
-                **options: Any) -> SiteConnection:  # fmt: skip
+    def connect(
+        self, path: str = "/chat", *, headers: Mapping[str, str] | Iterable[tuple[str, str]] = READER,
+        cursor: str | None = None, **options: Any,
+    ) -> SiteConnection:  # fmt: skip
         """Begin a request. ``cursor`` goes into ``Last-Event-ID``."""
-        given = dict(headers)
+        given = list(headers.items() if isinstance(headers, Mapping) else headers)
         if cursor is not None:
-            given["last-event-id"] = cursor
+            given.append(("last-event-id", cursor))
         connection = SiteConnection(self.app, path=path, headers=given, **options)
         self.connections.append(connection)
         connection.open()
