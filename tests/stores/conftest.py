@@ -1,0 +1,50 @@
+"""Fixtures of the contract suite: every test that asks for ``world`` or ``build`` runs against every store."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from streamware.stores.base import Store
+from streamware.testing import FakeClock
+from tests.stores.worlds import KINDS, Build, Limits, StoreKind, World
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
+def kind(request: pytest.FixtureRequest) -> StoreKind:
+    chosen: StoreKind = request.param
+    return chosen
+
+
+@pytest.fixture
+async def build(kind: StoreKind, clock: FakeClock) -> AsyncIterator[Build]:
+    """Makes worlds with limits of their own: ``build(max_log_bytes=…)``."""
+    worlds: list[World] = []
+
+    def make(**limits: float) -> World:
+        world = World(kind, clock, Limits(**limits))  # type: ignore[arg-type]  # sizes are given as int
+        worlds.append(world)
+        return world
+
+    yield make
+    for world in worlds:
+        await world.store.aclose()
+    assert clock.timers == 0, "a store leaves no timer behind"
+
+
+@pytest.fixture
+async def world(build: Build) -> World:
+    made = build()
+    await made.store.start()
+    return made
+
+
+@pytest.fixture
+def store(world: World) -> Store:
+    return world.store

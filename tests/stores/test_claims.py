@@ -1,0 +1,132 @@
+"""Idempotency keys: taken once, settled or freed, and kept as long as what they started."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from streamware.stores.base import Claim, Outcome
+from streamware.testing import settle
+from tests.stores.worlds import Build, World, waiting
+
+
+async def test_the_first_claim_wins_and_the_next_learns_who_holds_the_key(world: World) -> None:
+    first, second = world.stream(), world.stream()
+    assert await world.store.claim("key", b"body", first) == Claim(True, first, b"body", False)
+    assert await world.store.claim("key", b"other", second) == Claim(False, first, b"body", False)
+    assert (await world.store.claim("another key", b"body", second)).won
+
+
+async def test_of_concurrent_claimers_exactly_one_wins(world: World) -> None:
+    streams = [world.stream() for _ in range(20)]
+    claims = await asyncio.gather(*(world.store.claim("key", b"body", stream) for stream in streams))
+    winners = [claim.stream for claim in claims if claim.won]
+    assert len(winners) == 1
+    assert {claim.stream for claim in claims} == set(winners)
+
+
+async def test_a_settled_claim_says_so_to_all_that_come_and_all_that_wait(world: World) -> None:
+    log = await world.log()
+    await world.store.claim("key", b"body", log.stream)
+    waiters = [await waiting(world.store.settled("key", 10)) for _ in range(3)]
+    await world.store.settle("key", True)
+    settled = Claim(False, log.stream, b"body", True)
+    assert await asyncio.wait_for(asyncio.gather(*waiters), 5) == [settled] * 3
+    assert await asyncio.wait_for(world.store.settled("key", 10), 5) == settled
+    assert await world.store.claim("key", b"body", world.stream()) == settled
+    assert world.clock.timers == 0
+
+
+async def test_a_key_whose_request_was_no_stream_is_free_again(world: World) -> None:
+    await world.store.claim("key", b"body", world.stream())
+    waiter = await waiting(world.store.settled("key", 10))
+    await world.store.settle("key", False)
+    assert await asyncio.wait_for(waiter, 5) is None
+    second = world.stream()
+    assert await world.store.claim("key", b"other", second) == Claim(True, second, b"other", False)
+
+
+async def test_waiting_for_a_free_key_returns_at_once(world: World) -> None:
+    assert await asyncio.wait_for(world.store.settled("key", 10), 5) is None
+    assert world.clock.timers == 0
+
+
+async def test_a_wait_that_takes_too_long_returns_the_unsettled_claim(world: World) -> None:
+    stream = world.stream()
+    await world.store.claim("key", b"body", stream)
+    waiter = await waiting(world.store.settled("key", 10))
+    await world.clock.advance(9)
+    assert not waiter.done()
+    await world.clock.advance(1.5)
+    assert await asyncio.wait_for(waiter, 5) == Claim(False, stream, b"body", False)
+    assert world.clock.timers == 0
+
+
+async def test_a_wait_that_is_cancelled_leaves_nothing_and_the_others_waiting(world: World) -> None:
+    stream = world.stream()
+    await world.store.claim("key", b"body", stream)
+    one, other = await waiting(world.store.settled("key", 10)), await waiting(world.store.settled("key", 10))
+    one.cancel()
+    await settle()
+    assert not other.done()
+    await world.store.settle("key", True)
+    assert (await asyncio.wait_for(other, 5)) is not None
+    assert world.clock.timers == 0
+
+
+async def test_when_a_key_changes_hands_the_next_holder_is_waited_for(world: World) -> None:
+    """Of two duplicates that wait, one gets the key when it is free; to the other that is no time-out."""
+    await world.store.claim("key", b"body", world.stream())
+    outcomes: list[Claim] = []
+
+    async def duplicate() -> None:
+        claim = await world.store.claim("key", b"body", world.stream())
+        while not claim.won and not claim.settled:
+            settled = await world.store.settled("key", 10)
+            assert settled is None or settled.settled, "nobody is out of time"
+            claim = settled or await world.store.claim("key", b"body", world.stream())
+        outcomes.append(claim)
+        if claim.won:
+            await settle()
+            await world.store.settle("key", True)
+
+    duplicates = [asyncio.ensure_future(duplicate()) for _ in range(4)]
+    await settle()
+    await world.store.settle("key", False)
+    await asyncio.wait_for(asyncio.gather(*duplicates), 5)
+    assert sorted(claim.won for claim in outcomes) == [False, False, False, True]
+    assert len({claim.stream for claim in outcomes}) == 1
+
+
+async def test_settling_a_key_that_nobody_holds_is_harmless(world: World) -> None:
+    await world.store.settle("key", True)
+    await world.store.settle("key", False)
+    assert (await world.store.claim("key", b"body", world.stream())).won
+
+
+async def test_forgetting_the_stream_frees_its_key_and_wakes_who_waits_for_it(world: World) -> None:
+    log = await world.log()
+    await world.store.claim("key", b"body", log.stream)
+    waiter = await waiting(world.store.settled("key", 10))
+    await world.store.forget(log.stream)
+    assert await asyncio.wait_for(waiter, 5) is None
+    assert (await world.store.claim("key", b"body", world.stream())).won
+
+
+@pytest.mark.parametrize("outcome", [Outcome.DONE, Outcome.INTERRUPTED])
+async def test_a_settled_key_lives_as_long_as_its_log_and_not_beyond_its_tombstone(
+    build: Build, outcome: Outcome
+) -> None:
+    world = build(ttl=300, tombstone_ttl=1000)
+    log = await world.log()
+    await world.store.claim("key", b"body", log.stream)
+    await world.store.settle("key", True)
+    await world.clock.advance(10_000)
+    assert not (await world.store.claim("key", b"body", world.stream())).won, "a running stream has no time to live"
+    log.close(outcome)
+    await world.clock.advance(299)
+    claim = await world.store.claim("key", b"body", world.stream())
+    assert (claim.won, claim.settled, claim.stream) == (False, True, log.stream)
+    await world.clock.advance(1002)
+    assert (await world.store.claim("key", b"body", world.stream())).won

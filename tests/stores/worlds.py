@@ -1,0 +1,97 @@
+"""The stores that the contract suite runs against, what they may differ in, and shorthand for tests of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from streamware.stores.base import Batch, Head, LogReader, ProducerLog, Store
+from streamware.stores.memory import MemoryStore
+from streamware.testing import FakeClock, settle
+from streamware.wire.cursor import new_stream_id
+
+T = TypeVar("T")
+
+WINDOW = 1000
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What every store can be told to keep within."""
+
+    max_bytes: int = 1_000_000
+    max_log_bytes: int = 100_000
+    max_log_events: int = 10_000
+    ttl: float = 300.0
+    tombstone_ttl: float = 86_400.0
+    owner_share: float = 1.0
+
+
+@dataclass(frozen=True)
+class StoreKind:
+    """One store under test. ``shared``: other processes can read its logs. ``clocked``: what it expires goes by the
+    clock that it is given, not by a server's. ``bounded``: it refuses logs for want of room."""
+
+    name: str
+    build: Callable[[FakeClock, Limits], Store]
+    shared: bool
+    clocked: bool
+    bounded: bool
+
+
+def memory(clock: FakeClock, limits: Limits) -> Store:
+    return MemoryStore(
+        max_bytes=limits.max_bytes,
+        max_log_bytes=limits.max_log_bytes,
+        max_log_events=limits.max_log_events,
+        ttl=limits.ttl,
+        tombstone_ttl=limits.tombstone_ttl,
+        owner_share=limits.owner_share,
+        clock=clock,
+    )
+
+
+KINDS = [StoreKind("memory", memory, shared=False, clocked=True, bounded=True)]
+CLOCKED = [kind for kind in KINDS if kind.clocked]
+BOUNDED = [kind for kind in KINDS if kind.bounded]
+
+
+class World:
+    """One store, its clock, and shorthand for what tests do with them."""
+
+    def __init__(self, kind: StoreKind, clock: FakeClock, limits: Limits) -> None:
+        self.kind = kind
+        self.clock = clock
+        self.limits = limits
+        self.store = kind.build(clock, limits)
+
+    def stream(self) -> str:
+        return new_stream_id(self.store.tag)
+
+    async def log(self, *, window: int = WINDOW, account: str = "client:a", stream: str | None = None) -> ProducerLog:
+        return await self.store.create(stream or self.stream(), head(account), window=window)
+
+
+def head(account: str = "client:a", owner: str = "") -> Head:
+    headers = ((b"content-type", b"text/event-stream"),)
+    return Head(owner, account, "/chat", "POST", 200, headers, "text/event-stream")
+
+
+async def read(reader: LogReader) -> Batch:
+    """The next batch, which must be there or come."""
+    batch = await asyncio.wait_for(reader.read(), 5)
+    assert batch is not None
+    return batch
+
+
+async def waiting(awaitable: Awaitable[T]) -> asyncio.Future[T]:
+    """``awaitable`` as a future that is seen to wait."""
+    task = asyncio.ensure_future(awaitable)
+    await settle()
+    assert not task.done()
+    return task
+
+
+Build = Callable[..., World]
