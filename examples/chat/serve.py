@@ -39,7 +39,12 @@ TRY = """
 
 
 async def serve(port: int, served: Callable[..., Any], flaky: float | None) -> None:
-    front = socket.create_server(("127.0.0.1", port))
+    try:
+        front = socket.create_server(("127.0.0.1", port))
+    except OSError as failure:
+        raise SystemExit(
+            f"127.0.0.1:{port} cannot be had ({failure.strerror}); try another: make demo PORT=8001"
+        ) from None
     host, port = front.getsockname()
     print(TRY.format(url=f"http://{host}:{port}"), flush=True)
     config = uvicorn.Config(served, log_level="warning", timeout_graceful_shutdown=3)
