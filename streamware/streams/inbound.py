@@ -70,8 +70,11 @@ class Inbound:
         self.watch()
 
     def pull(self) -> None:
-        """Ask the server for a message, unless that is under way, useless, or too much lies unread."""
-        if self._pending is None and not self.gone and not self.released and self._unread < UNREAD_BYTES:
+        """Ask the server for a message, unless that is under way, useless, or too much lies unread. Behind the end of
+        the body only the client's leaving can come, and that is small."""
+        if self._pending is not None or self.gone or self.released:
+            return
+        if self._unread < UNREAD_BYTES or self.complete:
             self._pending = asyncio.ensure_future(self._receive())
             self._pending.add_done_callback(self._arrived)
 
@@ -114,11 +117,12 @@ class Inbound:
 
     def _arrived(self, pending: asyncio.Future[Message]) -> None:
         self._pending = None
-        if pending.cancelled() or self.released:
+        error = None if pending.cancelled() else pending.exception()  # looked at even where nobody wants it any more
+        if self.released:
             return
-        self.error = pending.exception()
-        if self.error is not None:
+        if error is not None or pending.cancelled():  # cancelled by the server: it is done with the connection
             self.gone = True
+            self.error = error
         else:
             message = pending.result()
             if message["type"] == "http.disconnect":

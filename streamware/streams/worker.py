@@ -58,10 +58,14 @@ class Worker:
             own[producer] = None
             if len(own) > options.max_detached_per_owner:
                 options.observer.count("resume.abandoned", reason="max_detached_per_owner")
-                next(iter(own)).abandon()
+                self._abandon(next(iter(own)))
         if len(self._detached) > options.max_detached:
             options.observer.count("resume.abandoned", reason="max_detached")
-            next(iter(self._detached)).abandon()
+            self._abandon(next(iter(self._detached)))
+
+    def _abandon(self, producer: Producer) -> None:
+        self.attach(producer)  # at once, for one that is already told of it no longer counts, however long it takes
+        producer.abandon()
 
     def attach(self, producer: Producer) -> None:
         """``producer`` has a reader again, or has ended."""
