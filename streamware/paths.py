@@ -15,18 +15,15 @@ from .types import Scope
 class PathSelection:
     """``paths`` and ``exclude``: glob patterns on the path within the mount. ``paths=None`` selects all of them."""
 
-    __slots__ = ("_exclude", "_paths", "exclude", "paths")
+    __slots__ = ("_exclude", "_paths", "everything", "exclude", "paths")
 
     def __init__(self, owner: str, paths: Iterable[str] | None, exclude: Iterable[str] | None) -> None:
         self.paths = patterns(owner, "paths", paths)
         self.exclude = patterns(owner, "exclude", exclude)
         self._paths = compile_globs(self.paths)
         self._exclude = compile_globs(self.exclude)
-
-    @property
-    def everything(self) -> bool:
-        """True where no path is left out, so that nobody needs to look."""
-        return self._paths is None and self._exclude is None
+        #: True where no path is left out, so that nobody needs to look.
+        self.everything = self._paths is None and self._exclude is None
 
     def __contains__(self, path: str) -> bool:
         if self._paths is not None and not self._paths(path):

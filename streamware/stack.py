@@ -110,8 +110,11 @@ class Stack:
         check_order(layers)
 
         own = [layer.own for layer in layers if layer.own is not None]
-        for ours in own:
+        for place, ours in enumerate(own):
             ours.in_stack = True
+            ours.unguarded = any(
+                inner.selection.everything and ours.scope_types <= inner.scope_types for inner in own[place + 1 :]
+            )
         self._hooks = [ours for ours in own if isinstance(ours, Lifecycle)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -12,7 +12,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 from ..exceptions import ConfigurationError
 from ..paths import PathSelection, path_within_mount
-from ..record import KEY, Record, record_of
+from ..record import KEY, Record
 from ..types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger("streamware.lifespan")
@@ -57,7 +57,7 @@ class BaseMiddleware:
     """
 
     rank: ClassVar[int]
-    scope_types: ClassVar[frozenset[str]] = frozenset({"http"})
+    scope_types: frozenset[str] = frozenset({"http"})
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -75,19 +75,29 @@ class BaseMiddleware:
         self.ranks: tuple[int, ...] = (self.rank,)
         #: True where a ``Stack`` calls the hooks of ``Lifecycle``: then the lifespan scope passes through untouched.
         self.in_stack = False
+        #: True where a ``Stack`` has checked the order and another of ours, further in, sees every scope that this one
+        #: does: that one leaves the rank for both, so that the scope is copied once at most.
+        self.unguarded = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if kind in self.scope_types:
             if self.selection.everything or path_within_mount(scope) in self.selection:
-                scope, record = self.enter(scope)
-                before = record.rank, record.entered
-                record.rank, record.entered = self.placed(record), type(self).__name__
+                if self.unguarded and KEY not in scope:
+                    await self.handle(scope, receive, send)
+                    return
+                record: Record | None = scope.get(KEY)
+                if record is None or record.__class__ is not Record:
+                    record = Record()
+                    scope = {**scope, KEY: record}
+                rank, entered = record.rank, record.entered
+                record.rank = self.ranks[0] if rank <= self.ranks[0] else self.placed(record)
+                record.entered = type(self).__name__
                 try:
                     await self.handle(scope, receive, send)
                 finally:
                     # A foreign middleware may call what it wraps again with the same scope: a retry, a cascade.
-                    record.rank, record.entered = before
+                    record.rank, record.entered = rank, entered
                 return
         elif kind == "lifespan" and not self.in_stack and isinstance(self, Lifecycle):
             await pass_lifespan(self, self.app, scope, receive, send)
@@ -97,14 +107,6 @@ class BaseMiddleware:
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one selected connection."""
         raise NotImplementedError  # abstract: each middleware writes its own
-
-    def enter(self, scope: Scope) -> tuple[Scope, Record]:
-        """The scope to go on with, and the shared record in it: a copy where this is the first of ours."""
-        record = record_of(scope)
-        if record is None:
-            record = Record()
-            scope = {**scope, KEY: record}
-        return scope, record
 
     def placed(self, record: Record) -> int:
         """The rank at which this middleware stands.

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from ..clock import LoopClock
 from ..exceptions import ConfigurationError
 from ..observe import NullObserver, Observer
-from ..streams.pulse import COMMENT, INFINITY, PulseOptions, ResponsePulse
+from ..streams.pulse import COMMENT, INFINITY, Lookout, PulseOptions
 from ..streams.websocket_pulse import WebSocketPulse
 from ..types import ASGIApp, Clock, Receive, Scope, Send
 from .base import BaseMiddleware
@@ -33,8 +33,6 @@ class HeartbeatMiddleware(BaseMiddleware):
     :param observer: gets the counters ``heartbeat.sent``, ``heartbeat.failed`` and ``heartbeat.idle_closed``.
     :param clock: tells the time; ``None``: the event loop's.
     """
-
-    scope_types = frozenset({"http", "websocket"})
 
     def __init__(
         self,
@@ -60,7 +58,7 @@ class HeartbeatMiddleware(BaseMiddleware):
             observer=NullObserver() if observer is None else observer,
             clock=LoopClock() if clock is None else clock,
         )
-        self.beats_on = frozenset(
+        self.scope_types = frozenset(
             kind
             for kind, wanted in (
                 ("http", interval is not None),
@@ -69,21 +67,20 @@ class HeartbeatMiddleware(BaseMiddleware):
             if wanted
         )
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] in self.beats_on:
-            await super().__call__(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
-
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        kind = ResponsePulse if scope["type"] == "http" else WebSocketPulse
-        pulse = kind(self.options, scope, receive, send)
+        if scope["type"] == "http":
+            lookout = Lookout(self.options, scope, receive, send)
+            try:
+                await self.app(scope, lookout.receive, lookout.send)
+            finally:
+                if lookout.pulse is not None:
+                    await lookout.pulse.end()
+            return
+        pulse = WebSocketPulse(self.options, scope, receive, send)
         try:
             await self.app(scope, pulse.receive, pulse.send)
         finally:
-            pulse.stop()
-            if pulse.beat is not None:
-                await pulse.abandon()
+            await pulse.end()
 
 
 def wrong(option: str, received: object, expected: str) -> ConfigurationError:

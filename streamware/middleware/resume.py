@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Literal
 
 from ..clock import LoopClock
@@ -24,9 +24,9 @@ from ..streams.call import Call
 from ..streams.inbound import Inbound
 from ..streams.options import ByPath, Options
 from ..streams.owner import SESSION_COOKIES, identify
+from ..streams.response import with_listed_headers
 from ..streams.worker import Worker
 from ..types import ASGIApp, Clock, Message, Receive, Scope, Send
-from ..wire import headers
 from ..wire.cursor import stream_tag
 from ..wire.denial import Denial, deny, is_eventsource_like
 from .base import BaseMiddleware
@@ -168,7 +168,7 @@ class ResumeMiddleware(BaseMiddleware):
     # -- requests
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        asked = resource.asked_for(scope) if scope["method"] in resource.METHODS else None
+        asked = resource.asked_for(scope)
         if asked is None:
             request = self._reading.read(scope)
             if request is None or not _on_asyncio():
@@ -200,22 +200,25 @@ class ResumeMiddleware(BaseMiddleware):
     def _watched(self, scope: Scope, send: Send) -> Send:
         """``send``, with a look at the start: an event stream that got no log is one that users will miss."""
 
-        def watch(message: Message):  # type: ignore[no-untyped-def]  # whatever awaitable the server's send returns
-            if message["type"] == "http.response.start" and message.get("status") == 200:
-                media_type = headers.media_type(headers.get(message.get("headers") or [], b"content-type"))
-                if media_type in self._options.media_types:
-                    self._observer.count("resume.unlogged", reason="accept")
-                    path = path_within_mount(scope)
-                    self._options.advice.warning(
-                        path,
-                        "%s answers with an event stream that cannot be resumed, since its requests do not accept "
-                        "text/event-stream: if they should be resumable, add always=[%r] to ResumeMiddleware",
-                        path,
-                        path,
-                    )
+        def watch(message: Message) -> Awaitable[None]:
+            if message["type"] == "http.response.start":
+                message = with_listed_headers(message)
+                if self._reading.starts_stream(message):
+                    self._missed(scope)
             return send(message)
 
         return watch
+
+    def _missed(self, scope: Scope) -> None:
+        self._observer.count("resume.unlogged", reason="accept")
+        path = path_within_mount(scope)
+        self._options.advice.warning(
+            path,
+            "%s answers with an event stream that cannot be resumed, since its requests do not accept "
+            "text/event-stream: if they should be resumable, add always=[%r] to ResumeMiddleware",
+            path,
+            path,
+        )
 
 
 def _on_asyncio() -> bool:

@@ -99,6 +99,9 @@ class Log(Protocol):
     head: Head
     #: The most bytes that it will ever hold.
     max_bytes: int
+    #: True where the last event is the unfinished rest of the body: it has no id, so no reader's cursor reaches it.
+    #: Set by the producer before it closes the log.
+    unfinished: bool
 
     @property
     def first(self) -> int:

@@ -60,6 +60,7 @@ class MemoryLog:
         "on_closed",
         "on_readers",
         "stream",
+        "unfinished",
     )
 
     def __init__(
@@ -78,6 +79,7 @@ class MemoryLog:
         self.head = head
         self.max_bytes = max_bytes
         self.capacity = capacity
+        self.unfinished = False
         self.on_closed: Callable[[Outcome], None] | None = None
         self.on_readers: Callable[[int], None] | None = None
         self._window = window

@@ -70,11 +70,13 @@ def answer(
     if isinstance(found, Tombstone):
         return _ended(found.outcome, eventsource_like, on_done, "expired")
     if found.outcome is not None and seq == found.last:
-        if found.last == 0 and found.outcome is Outcome.DONE:
-            return Start()  # it ended before its first event: as if there had been no log
+        if found.last == 0 and found.outcome is Outcome.DONE and eventsource_like:
+            return Start()  # it ended before its first event: an EventSource goes on as if there had been no log
         if found.outcome is Outcome.STOPPED or (found.outcome is Outcome.DONE and on_done == "stop"):
             return NoContent()
         return _ended(found.outcome, eventsource_like, on_done, "ended")
+    if eventsource_like and found.unfinished and seq == found.last - 1 and found.outcome is not None:
+        return _ended(found.outcome, eventsource_like, on_done, "ended")  # all that it can ever get an id of
     if seq > found.last:
         return _ahead(seq, found, eventsource_like, waited)
     if seq < found.first - 1:

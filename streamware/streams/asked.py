@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..paths import path_within_mount
-from ..types import Scope
+from ..types import Message, Scope
 from ..wire import headers
 from ..wire.cursor import Cursor, parse_cursor
 from ..wire.denial import is_eventsource_like
@@ -15,6 +15,7 @@ from ..wire.denial import is_eventsource_like
 #: Without an owner, a shorter key is one that somebody else may use as well (22 characters of base64 are 128 bits).
 LONE_KEY_LENGTH = 22
 KEY_BYTES = 1024
+_KNOWN_TYPES = 256
 
 _TELLING = frozenset({b"accept", b"last-event-id", b"idempotency-key", b"prefer"})
 _MCP = frozenset({b"mcp-session-id", b"mcp-protocol-version"})
@@ -39,12 +40,27 @@ class Reading:
     """How requests are read. ``always``: matches the paths, within the mount, whose requests may get a log whatever
     they accept."""
 
-    __slots__ = ("_always", "_media_types", "_mention")
+    __slots__ = ("_always", "_known", "_media_types", "_mention")
 
     def __init__(self, media_types: frozenset[bytes], always: Callable[[str], object] | None) -> None:
         self._media_types = media_types
         self._mention = re.compile(b"|".join(map(re.escape, sorted(media_types))), re.IGNORECASE).search
         self._always = always
+        self._known: dict[bytes, bool] = {}  # a service has few content types, and looks one up at each response
+
+    def starts_stream(self, start: Message) -> bool:
+        """Whether a response that begins like this is a stream that could have had a log."""
+        if start.get("status") != 200:
+            return False
+        for name, value in start.get("headers") or ():
+            if name == b"content-type" or (len(name) == 12 and name.lower() == b"content-type"):
+                known = self._known.get(value)
+                if known is None:
+                    known = headers.media_type(value) in self._media_types
+                    if len(self._known) < _KNOWN_TYPES:
+                        self._known[value] = known
+                return known
+        return False
 
     def read(self, scope: Scope) -> Request | None:
         """What ``scope`` asks; None for a request that gets no log whatever its response is."""

@@ -87,6 +87,12 @@ class Call:
                 earliest = f"{stream}.{decision.after}"
                 preface = sse.control_event("reset", {"reason": decision.reset, "earliest": earliest})
             reader = self.reader(log, decision.after)
+            if not self.request.eventsource_like and log.last > decision.after:
+                behind = await reader.gap()
+                if behind is not None:  # before a byte is sent: afterwards it could only be cut, again and again
+                    reader.leave()
+                    await self.give(Gone("gap", log.outcome, behind), None, stream)
+                    return
             self.inbound.on_change = lambda: reader.gone() if self.inbound.gone else None
             self.inbound.drain()
             await follow(reader, later_start(stream, log.head), preface)

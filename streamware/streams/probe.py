@@ -17,7 +17,7 @@ from ..wire.cursor import parse_cursor
 from .options import Options
 from .response import EVENT_STREAM
 from .worker import Worker
-from .writer import EventWriter
+from .writer import EventWriter, body_of
 
 #: What comes before the first event is kept for the first reader up to this size.
 PREFACE_BYTES = 4096
@@ -89,7 +89,7 @@ class Probe:
             self._worker.learn_inner_tag(inner.tag)
 
     def _take_body(self, message: Message) -> Finding:
-        body = bytes(message.get("body", b""))
+        body = body_of(message)
         items = self.writer.split(body)
         before, first = self.writer.first_event(items)
         if first is None:

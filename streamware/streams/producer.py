@@ -29,9 +29,9 @@ from .limits import Limits
 from .options import HOLD, Options
 from .owner import Identity
 from .probe import Finding, Probe
-from .response import EVENT_STREAM, error_block, replayed
+from .response import EVENT_STREAM, error_block, replayed, with_listed_headers
 from .worker import Worker
-from .writer import ForeignIds
+from .writer import ForeignIds, body_of
 
 logger = logging.getLogger("streamware.resume")
 
@@ -137,6 +137,7 @@ class Producer:
             await waiter
 
     async def send(self, message: Message) -> None:
+        """The app's ``send``."""
         log = self._open_log
         if log is None:
             await self._send_unlogged(message)
@@ -160,9 +161,7 @@ class Producer:
     async def _log_body(self, log: ProducerLog, message: Message) -> None:
         if self._told:
             raise ClientGone("the client has gone")
-        body = message.get("body", b"")
-        if body.__class__ is not bytes:
-            body = bytes(body)
+        body = body_of(message)
         if body:
             items = self._writer.split(body)
             try:
@@ -236,6 +235,7 @@ class Producer:
 
     async def _find_out(self, message: Message) -> None:
         probe = self._probe
+        message = with_listed_headers(message)
         finding = probe.take(message)
         if finding is Finding.OPEN:
             if probe.start is None:
@@ -315,12 +315,13 @@ class Producer:
         log = self.log
         assert log is not None  # announced  # noqa: S101 - narrows the type, checks no input
         if message["type"] == "http.response.start":
+            message = with_listed_headers(message)
             self._probe.start = message
             if self._probe.may_be_stream(message):
                 self._enter(Phase.LOGGING)
         elif message["type"] == "http.response.body" and self.start is not None:
             if sum(map(len, self._explained)) < EARLY_BODY_BYTES:
-                self._explained.append(bytes(message.get("body", b"")))
+                self._explained.append(body_of(message))
             if not message.get("more_body", False):
                 text = b"".join(self._explained)[:EARLY_BODY_BYTES].decode("utf-8", "replace")
                 block = error_block({"status": self.start.get("status"), "body": text})

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable
 from dataclasses import dataclass
 
@@ -31,6 +32,7 @@ LINE = b"\n"
 REASONS = {COMMENT: "comment", LINE: "line"}
 EVENT_STREAM = b"text/event-stream"
 NDJSON = frozenset({b"application/x-ndjson", b"application/ndjson", b"application/jsonl"})
+_MENTION = re.compile(rb"event-stream|ndjson|jsonl", re.IGNORECASE).search
 BOM = b"\xef\xbb\xbf"
 INFINITY = float("inf")
 
@@ -50,6 +52,13 @@ class PulseOptions:
     idle_timeout: float
     observer: Observer
     clock: Clock
+
+    def mentions_stream(self, given: RawHeaders) -> bool:
+        """Whether these headers are worth a closer look: the quick no that most responses get."""
+        for name, value in given:
+            if name == b"content-type" or (len(name) == 12 and name.lower() == b"content-type"):
+                return b"event-stream" in value or _MENTION(value) is not None
+        return False
 
 
 class Pulse:
@@ -124,8 +133,9 @@ class Pulse:
             self.timer.cancel()
             self.timer = None
 
-    async def abandon(self) -> None:
-        """End the heartbeat that is under way: the call is about to return."""
+    async def end(self) -> None:
+        """The call is about to return: end the heartbeat that is under way, too."""
+        self.stop()
         if self.beat is not None:
             self.beat.cancel()
             await asyncio.wait((self.beat,))
@@ -180,6 +190,41 @@ class Pulse:
         raise NotImplementedError  # abstract: each kind of connection has its own
 
 
+class Lookout:
+    """An HTTP response until its start shows whether it may be one to put heartbeats into. Most are not, and this is
+    all that they pay for."""
+
+    __slots__ = ("gone", "inner_receive", "inner_send", "options", "pulse", "scope")
+
+    def __init__(self, options: PulseOptions, scope: Scope, receive: Receive, send: Send) -> None:
+        self.options = options
+        self.scope = scope
+        self.inner_receive = receive
+        self.inner_send = send
+        self.pulse: ResponsePulse | None = None
+        self.gone = False
+
+    async def receive(self) -> Message:
+        """The app's ``receive``."""
+        message = await self.inner_receive()
+        if message["type"] == "http.disconnect":
+            self.gone = True
+            if self.pulse is not None:
+                self.pulse.stop()
+        return message
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """The app's ``send``. No coroutine of its own: what it returns is the server's, or the pulse's."""
+        if self.pulse is not None:
+            return self.pulse.forward(message)
+        if message["type"] == "http.response.start" and not self.gone:
+            given: RawHeaders = message.get("headers", [])
+            if type(given) is not list or self.options.mentions_stream(given):
+                self.pulse = ResponsePulse(self.options, self.scope, self.inner_receive, self.inner_send)
+                return self.pulse.send_start(message)
+        return self.inner_send(message)
+
+
 class ResponsePulse(Pulse):
     """An HTTP response: a pulse if it proves to be an event stream, and else out of the way."""
 
@@ -194,13 +239,6 @@ class ResponsePulse(Pulse):
         self.interval = options.interval
         self.begun = False  # a heartbeat has been sent
         self.bom = b""  # the beginning of a byte order mark, held back
-
-    async def receive(self) -> Message:
-        """The app's ``receive``."""
-        message = await self.inner_receive()
-        if message["type"] == "http.disconnect":
-            self.stop()
-        return message
 
     async def send_start(self, message: Message) -> None:
         """The app's ``send`` until its response starts."""

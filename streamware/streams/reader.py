@@ -40,6 +40,7 @@ class Reader:
     """Follows ``log`` from behind event ``after`` over one connection."""
 
     __slots__ = (
+        "_ahead",
         "_allowance", "_direct", "_due", "_evicted", "_inbound", "_limitless", "_options", "_paced", "_place",
         "_scope", "_send", "_worker", "eventsource_like", "log", "producer",
     )  # fmt: skip
@@ -60,6 +61,7 @@ class Reader:
         self._place = log.reader(after)
         self._limitless = accepts_without_limit(scope)
         self._direct: DirectSend | None = None
+        self._ahead: Batch | None = None  # read before the start was sent
         self._allowance = 0.0
         self._paced: float | None = None
         self._due: asyncio.Future[None] | None = None
@@ -76,6 +78,22 @@ class Reader:
         self._place.close()
         self._go_on()
 
+    async def gap(self) -> int | None:
+        """Where the next event there is can be read from, if it is not the one that this reader lacks; before ``run``,
+        of a log that has events for it."""
+        try:
+            self._ahead = await self._place.read()
+        except BaseException:
+            self.leave()
+            raise
+        batch = self._ahead
+        return batch.last - len(batch.events) + 1 if batch is not None and batch.gap else None
+
+    def leave(self) -> None:
+        """Give up the place in the log."""
+        self._place.close()
+        self._worker.leave(self)
+
     async def run(self, start: Message, preface: bytes = b"") -> Left:
         """Send ``start`` and ``preface``, then follow the log to its end."""
         try:
@@ -88,15 +106,14 @@ class Reader:
                 self._direct = self._place.sink = DirectSend(self._send, self._worker.ticks, self._inbound)
             return await self._follow()
         finally:
-            self._place.close()
+            self.leave()
             if self._direct is not None and self._direct.rest is not None:
                 self._direct.rest.close()
-            self._worker.leave(self)
 
     async def _follow(self) -> Left:
         send, inbound, read, direct = self._send, self._inbound, self._place.read, self._direct
         while True:
-            batch = await read()
+            batch, self._ahead = self._ahead or await read(), None
             if direct is not None:
                 await direct.settle()
             if inbound.gone:

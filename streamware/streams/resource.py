@@ -39,6 +39,12 @@ class Poll(msgspec.Struct):
     outcome: str | None
 
 
+_PARAMETER = STREAM_PARAMETER.encode() + b"="
+
+#: A preflight is the app's own to answer; what else there may be, a stream has no use for.
+METHODS = frozenset({"GET", "HEAD", "DELETE", "POST", "PUT", "PATCH"})
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A request to a stream's own URL. ``after``: the cursor given, by header or else by ``?after=``; None if absent or
@@ -51,9 +57,12 @@ class Asked:
 def asked_for(scope: Scope) -> Asked | None:
     """What ``scope`` asks of a stream's own URL; None where it is not one."""
     query: bytes = scope.get("query_string", b"")
-    if STREAM_PARAMETER.encode() + b"=" not in query:
+    if not query or _PARAMETER not in query or scope["method"] not in METHODS:
         return None
-    fields = parse_qs(query.decode("latin-1"), max_num_fields=1000)
+    try:
+        fields = parse_qs(query.decode("latin-1"), max_num_fields=1000)
+    except ValueError:
+        return None
     streams = fields.get(STREAM_PARAMETER, [])
     if len(streams) != 1 or not is_stream_id(streams[0]):
         return None
@@ -75,10 +84,6 @@ def wait_of(prefer: dict[str, str]) -> float:
     """The seconds that ``Prefer: wait`` asks for, within bounds; 0 where it asks for none."""
     given = prefer.get("wait", "")
     return min(float(given), MAX_WAIT) if given.isascii() and given.isdigit() else 0.0
-
-
-#: A preflight is the app's own to answer; what else there may be, a stream has no use for.
-METHODS = frozenset({"GET", "HEAD", "DELETE", "POST", "PUT", "PATCH"})
 
 
 async def serve(call: Call, asked: Asked) -> None:
@@ -144,12 +149,14 @@ async def poll(call: Call, log: Log, after: int) -> None:
                 place.close()
         batch = await place.read()
         if batch is not None and batch.gap:
-            await call.give(Gone("gap", log.outcome, log.first), log, log.stream)
+            behind = batch.last - len(batch.events) + 1
+            await call.give(Gone("gap", log.outcome, behind), log, log.stream)
             return
         events = list(batch.events) if batch is not None else []
         last = batch.last if batch is not None else after
         first = last - len(events) + 1
-        polled = [polled_event(event, f"{log.stream}.{first + i}") for i, event in enumerate(events)]
+        told = (polled_event(event, f"{log.stream}.{first + i}") for i, event in enumerate(events))
+        polled = [event for event in told if event is not None]
         outcome = log.outcome if log.outcome is not None and last == log.last else None  # told with the last event only
         body = msgspec.json.encode(Poll(polled, f"{log.stream}.{last}", outcome))
         options.observer.count("resume.polled")
@@ -160,11 +167,11 @@ async def poll(call: Call, log: Log, after: int) -> None:
         place.close()
 
 
-def polled_event(wire: bytes, cursor: str) -> PolledEvent:
-    """One logged event as a poll tells it."""
+def polled_event(wire: bytes, cursor: str) -> PolledEvent | None:
+    """One logged event as a poll tells it; None for a block without data, of which an EventSource makes no event."""
     if wire[-2:] in (b"\n\n", b"\r\r") or wire[-4:] == b"\r\n\r\n":
         event = sse.parse(wire)
-        return PolledEvent(cursor, event.event, event.data)
+        return PolledEvent(cursor, event.event, event.data) if event.has_data else None
     return PolledEvent(cursor, "", wire.decode("utf-8", "replace").rstrip("\r\n"))
 
 

@@ -54,6 +54,12 @@ def later_start(stream: str, head: Head) -> Message:
     return {"type": "http.response.start", "status": head.status, "headers": stream_head(stream, list(head.headers))}
 
 
+def with_listed_headers(message: Message) -> Message:
+    """``message``, its headers being a list: to ASGI any iterable will do, but one may be read only once."""
+    given = message.get("headers", ())
+    return message if isinstance(given, list | tuple) else {**message, "headers": list(given)}
+
+
 def error_block(data: object) -> bytes:
     """An ``error`` event in band, without the blank line that ends it."""
     return b"event: error\ndata: " + msgspec.json.encode(data) + b"\n"

@@ -67,7 +67,8 @@ async def start_once(call: Call, start: Start, key: bytes) -> None:
     inbound.put_back(body)
     fingerprint = hashlib.sha256(b"".join(message.get("body", b"") for message in body)).digest()
     owner = call.identity.account if call.identity.known else ""
-    parts = (owner.encode(), scope["method"].encode(), scope["path"].encode(), scope.get("query_string", b""), key)
+    path = scope["path"].encode("utf-8", "surrogatepass")
+    parts = (owner.encode(), scope["method"].encode(), path, scope.get("query_string", b""), key)
     name = hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
     try:
         claim = await take(call, name, fingerprint)

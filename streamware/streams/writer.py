@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 from ..observe import Observer
 from ..stores.base import ProducerLog
+from ..types import Message
 from ..wire import ndjson, sse
 
 
@@ -134,6 +135,7 @@ class EventWriter:
         rest = self._framer.finish()
         if rest.strip(b"\r\n"):
             self.seq += 1
+            log.unfinished = not self._lines
             log.append(rest)
 
 
@@ -145,6 +147,15 @@ def beside_events(block: bytes) -> bytes | None:
     if sse.has_field(block, b"data") or sse.own_id(block) is not None:
         return None
     return block + sse.line_end(block)
+
+
+def body_of(message: Message) -> bytes:
+    """The body of a message as bytes of its own: some apps reuse the buffer that they send.
+
+    :raises TypeError: it is nothing like bytes.
+    """
+    body = message.get("body", b"")
+    return body if isinstance(body, bytes) else bytes(memoryview(body))
 
 
 def bytes_of(item: bytes | sse.Piece) -> bytes:
