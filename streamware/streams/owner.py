@@ -30,8 +30,11 @@ SESSION_COOKIES = frozenset({
 })  # fmt: skip
 _PREFIXES = ("__Host-", "__Secure-")
 
-# itsdangerous' TimestampSigner, in which Starlette and Flask keep sessions: the time in it is new at every response.
-_SIGNED_SESSION = re.compile(rb"([A-Za-z0-9_=.-]{2,})\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,}")
+# Signed sessions, of which time and signature may be new at every response: itsdangerous' TimestampSigner (Starlette's
+# payload is plain base64, Flask's URL-safe, with a dot before it where it is compressed) and Django's signed cookies.
+_SIGNED_SESSION = re.compile(
+    rb"([A-Za-z0-9_=.+/-]{2,})(?:\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,}|:[A-Za-z0-9]{6}:[A-Za-z0-9_-]{27,})"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +89,18 @@ def principal_of(scope: Scope) -> str | None:
     subject = getattr(user, "subject", None)
     if subject is not None:
         return f"principal\0{getattr(user, 'issuer', '')}\0{subject}"
+    kind = user.__class__  # not type(): Django's and Channels' users are lazy, and this is the real one's
+    model = f"{kind.__module__}.{kind.__qualname__}"
     key = getattr(user, "pk", None)
     if key is not None:
-        return f"django\0{type(user).__module__}\0{key}"
+        return f"django\0{model}\0{key}"
     try:
         identity = user.identity
     except (AttributeError, NotImplementedError):  # Starlette's BaseUser leaves it to the app
         identity = user.display_name
     if not identity:
         raise ValueError("the authenticated user in scope['user'] has neither an identity nor a display_name")
-    return f"starlette\0{type(user).__qualname__}\0{identity}"
+    return f"starlette\0{model}\0{identity}"
 
 
 def credential_of(scope: Scope, cookies: frozenset[str]) -> bytes | None:
