@@ -125,7 +125,9 @@ async def test_a_drop_before_the_first_event_resumes(special: Server) -> None:
         headers = (*EVENTSOURCE, ("last-event-id", reading.cursor)) if reading.cursor else EVENTSOURCE
         async with ask(special, "GET", target, headers=headers) as got:
             while not reading.cursor:
-                reading.feed(await got.read())
+                data = await got.read()
+                assert data
+                reading.feed(data)
             got.cut("rst")
         reading.reconnect()
 
