@@ -1,8 +1,20 @@
-"""The client: raw asyncio protocols that count and parse nothing, so that they are never what is waited for."""
+"""The clients: they count and parse nothing, so that they are never what is waited for.
+
+Many streams and many requests are read by raw asyncio protocols. One stream alone is read by a plain socket, in one of
+two ways, for over loopback it is the *server* that pays for waking its client, and that can be more than all the rest:
+
+``awake``: asks again and again, never sleeps. No server ever has to wake it; what is left is the server's own work.
+``waiting``: sleeps until there is something, as real clients do. Every write that finds it asleep has to wake it. A
+server may also be so fast that the client never gets to sleep, so that costs jump by the price of a wake-up.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
 from typing import cast
 
 HOST = "127.0.0.1"
@@ -90,6 +102,47 @@ async def open_streams(port: int, path: str, count: int, *, at_once: int = 100) 
         await asyncio.wait_for(asyncio.gather(*(client.begun for client in batch)), PATIENCE)
         clients += batch
     return clients
+
+
+#: One whole stream is read into this, and looked at afterwards.
+_BUFFER = bytearray(32 * 1024 * 1024)
+
+
+def read_alone(port: int, path: str, events: int, *, awake: bool) -> None:
+    """One whole stream of so many events, with nothing else going on.
+
+    :raises Lost: others came, or it did not end.
+    """
+    view, size = memoryview(_BUFFER), 0
+    with socket.create_connection((HOST, port), timeout=PATIENCE) as connection, ahead_of_others():
+        connection.sendall(request(path))
+        if awake:
+            connection.setblocking(False)
+        receive = connection.recv_into
+        while _BUFFER[size - 5 : size] != END:
+            try:
+                received = receive(view[size:])
+            except BlockingIOError:
+                continue
+            if not received:
+                raise Lost("the connection was lost")
+            size += received
+    if (found := _BUFFER.count(MARK, 0, size)) != events:
+        raise Lost(f"{found} of {events} events came")
+
+
+@contextlib.contextmanager
+def ahead_of_others() -> Iterator[None]:
+    """Run as soon as there is anything to do, whoever else uses this processor, where the system lets us."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+    except (AttributeError, PermissionError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 async def read_stream(port: int, path: str, events: int, **headers: str) -> StreamClient:

@@ -14,7 +14,7 @@ LOADS = ((500, 20, 1.2), (1000, 50, None))
 
 
 async def run(settings: Settings) -> list[Figure]:
-    seconds = settings.pick(8, 2)
+    seconds = settings.pick(6, 2)
     figures: list[Figure] = []
     loop = settings.loops[0]
     with serving(loop) as servers:
@@ -43,7 +43,7 @@ async def run(settings: Settings) -> list[Figure]:
                     raise Lost("a stream is not whole")
                 return cpu / events * 1e6
 
-            values = await in_turn(servers, settings.rounds_of(5), visit, warm=False)
+            values = await in_turn(servers, settings.rounds_of(4), visit, warm=False)
             rates = ", ".join(f"{variant} {max(each):,.0f}" for variant, each in delivered.items())
             note = f"delivered a second, of {streams * rate:,}: {rates}"
             label = f"{streams:,} streams, {rate} events/s each, {loop}"

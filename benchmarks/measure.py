@@ -57,7 +57,11 @@ def serving(loop: str, variants: tuple[str, ...] = VARIANTS) -> Iterator[dict[st
 
 
 async def in_turn(
-    servers: dict[str, ServerProcess], rounds: int, visit: Callable[[ServerProcess], Awaitable[float]], *, warm: bool = True
+    servers: dict[str, ServerProcess],
+    rounds: int,
+    visit: Callable[[ServerProcess], Awaitable[float]],
+    *,
+    warm: bool = True,
 ) -> dict[str, list[float]]:
     """``visit`` each server once a round, beginning with another one each time; ``warm``: once before, uncounted."""
     values: dict[str, list[float]] = {variant: [] for variant in servers}

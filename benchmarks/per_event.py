@@ -1,8 +1,11 @@
-"""CPU per event of one stream with one client: in a burst, and with a yield to the loop after each event."""
+"""CPU per event of one stream with one client: in a burst, and with a yield to the loop after each event.
+
+Both with a client that never sleeps and with one that waits for each event: see ``load``.
+"""
 
 from __future__ import annotations
 
-from .load import read_stream
+from .load import read_alone
 from .measure import BARE, PEER, Figure, Settings, in_turn, serving
 from .servers import ServerProcess
 
@@ -15,13 +18,15 @@ async def run(settings: Settings) -> list[Figure]:
     figures: list[Figure] = []
     for loop in settings.loops:
         with serving(loop) as servers:
-            for kind in ("burst", "live"):
+            for kind, targets in TARGETS.items():
+                for awake in (True, False):
 
-                async def visit(server: ServerProcess, kind: str = kind) -> float:
-                    before = server.cpu()
-                    await read_stream(server.port, f"/{kind}?count={count}", count)
-                    return (server.cpu() - before) / count * 1e6
+                    async def visit(server: ServerProcess, kind: str = kind, awake: bool = awake) -> float:
+                        before = server.cpu()
+                        read_alone(server.port, f"/{kind}?count={count}", count, awake=awake)
+                        return (server.cpu() - before) / count * 1e6
 
-                values = await in_turn(servers, settings.rounds_of(15), visit)
-                figures.append(Figure(f"{kind}, {loop}", "µs an event", values, TARGETS[kind]))
+                    values = await in_turn(servers, settings.rounds_of(11), visit)
+                    label = f"{kind}, {loop}, client {'awake' if awake else 'waiting'}"
+                    figures.append(Figure(label, "µs an event", values, dict(targets)))
     return figures

@@ -105,7 +105,11 @@ def markdown(record: Record) -> str:
         lines += ["", f"## {entry['title']}", ""]
         lines += [f"{about['taken']}, commit {about['commit']}; {about['machine']}; Python {about['python']}; "]
         lines[-1] += f"{about['packages']}."
-        lines += ["", f"| case | variant | measured | to bare {BARE} | to {PEER} | target |", "|---|---|---|---|---|---|"]
+        lines += [
+            "",
+            f"| case | variant | measured | to bare {BARE} | to {PEER} | target |",
+            "|---|---|---|---|---|---|",
+        ]
         figures = figures_of(entry)
         for figure in figures:
             lines += rows(figure)
