@@ -168,6 +168,30 @@ class Stage:
         return self.runs[number - 1]
 
 
+class UvicornCycle:
+    """A server's ``send`` that Resume knows: it is given events straight from the app's own ``send``."""
+
+    __module__ = "uvicorn.protocols.http.test_impl"
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.tasks: set[object] = set()  # that have sent parts of a body
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.body":
+            self.tasks.add(asyncio.current_task())
+        await self._send(message)
+
+
+def as_uvicorn(app: ASGIApp) -> ASGIApp:
+    """``app`` as uvicorn calls it."""
+
+    async def call(scope: Scope, receive: Receive, send: Send) -> None:
+        await app(scope, receive, UvicornCycle(send).send)
+
+    return call
+
+
 class Site:
     """One worker that serves ``app`` through Resume.
 
@@ -254,8 +278,9 @@ class Site:
 
     async def started(self, *words: str, path: str = "/chat", **options: Any) -> tuple[SiteConnection, Run]:
         """A stream that has said ``words`` to its first reader."""
+        number = self.runs + 1
         connection = self.connect(path, **options)
-        run = await self.run(self.runs + (0 if self.runs and not self.stage.runs[-1].over.is_set() else 1))
+        run = await self.run(number)
         await run.stream(*words)
         if words:
             await connection.events(len(words))

@@ -256,6 +256,33 @@ async def test_behind_a_gateway_that_was_restarted_an_eventsource_still_resumes(
         await run.end()
 
 
+async def test_two_streamwares_in_one_process_that_share_a_store_do_not_lose_each_others_streams() -> None:
+    """Once by mistake around an app whose one route has it already: its own tag is no inner one's."""
+    from streamware import ResumeMiddleware
+
+    async with Site() as site:
+        inner = ResumeMiddleware(site.stage, store=site.store, clock=site.clock)
+
+        async def app(scope, receive, send):  # type: ignore[no-untyped-def]
+            scope = {key: value for key, value in scope.items() if key != "streamware"}
+            await (inner if scope["path"] == "/inner" else site.stage)(scope, receive, send)
+
+        site.resume.app = app
+        nested, nested_run = await site.started("1", path="/inner")
+        plain, plain_run = await site.started("1", "2", path="/plain")
+        plain.drop()
+        nested.drop()
+        again = site.connect("/plain", cursor=plain.at(1))
+        assert (await again.event()).data == "2"
+        await nested_run.say("2")
+        again = site.connect("/inner", cursor=nested.at(1))
+        assert (await again.event()).data == "2"
+        assert site.runs == 2
+        await nested_run.end()
+        await plain_run.end()
+        await inner.aclose()
+
+
 # -- another owner's, another path, another method
 
 

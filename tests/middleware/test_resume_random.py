@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from streamware.testing import SERVERS, settle
 from streamware.types import Receive, Scope, Send
 from streamware.wire.eventsource import Interpreter
-from tests.middleware.resume_site import EVENTSOURCE, READER, Site, SiteConnection, body, start, until
+from tests.middleware.resume_site import EVENTSOURCE, READER, Site, SiteConnection, as_uvicorn, body, start, until
 
 #: ``make test`` runs a few hundred, the same each time; where this is set, so many, and others each time.
 EXAMPLES = int(os.environ.get("STREAMWARE_RANDOM_EXAMPLES", "0"))
@@ -208,14 +208,22 @@ async def finish(site: Site, clients: Sequence[Client], messages: list[bytes], u
     st.sampled_from(sorted(SERVERS)),
     st.sampled_from([200, 2000, 256 * 1024]),
     st.sampled_from([1, 2, 16]),
+    st.booleans(),
 )
-@example([b"data: first\n\ndata: 2\n\ndata: 3\n\n"], [Act("drop", 0, 5)], [True], "uvicorn", 200, 16)
+@example([b"data: first\n\ndata: 2\n\ndata: 3\n\n"], [Act("drop", 0, 5)], [True], "uvicorn", 200, 16, True)
 async def test_every_client_gets_the_uncut_stream_and_the_app_runs_once(
-    messages: list[bytes], acts: list[Act], likes: list[bool], server: str, window: int, max_readers: int
+    messages: list[bytes],
+    acts: list[Act],
+    likes: list[bool],
+    server: str,
+    window: int,
+    max_readers: int,
+    straight: bool,
 ) -> None:
     expected = [(event.event, event.data) for event in Interpreter().feed(b"".join(messages))]
     left = list(messages)
-    async with Site(window=window, max_readers=max_readers, linger=None) as site:
+    around = as_uvicorn if straight else None
+    async with Site(window=window, max_readers=max_readers, linger=None, around=around) as site:
         clients = [Client(site, like, server) for like in likes]
         clients[0].begin()
         run = await site.run()
