@@ -1,4 +1,4 @@
-"""``python -m benchmarks [--quick] [--only NAME ...]``: run, and write table, JSON and plot to ``benchmarks/results/``."""
+"""``python -m benchmarks``: measure, and write a table, its JSON and a plot to ``benchmarks/results/``."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 
-from .load import open_streams
+from .load import StreamClient, open_streams
 from .measure import BARE, Figure, Settings, serving
 from .servers import VARIANTS, ServerProcess
 
@@ -33,7 +33,7 @@ async def fill(server: ServerProcess, sizes: tuple[int, ...]) -> list[float]:
     for client in await open_streams(server.port, "/burst?count=1", 10):  # what is allocated once
         client.close()
     empty = server.memory()
-    clients = []
+    clients: list[StreamClient] = []
     values = []
     for size in sizes:
         clients += await open_streams(server.port, "/idle?count=2", size - len(clients))

@@ -9,7 +9,7 @@ from .servers import ServerProcess
 TITLE = "CPU per non-streaming request"
 CONNECTIONS = 32
 #: What the client accepts, and the target: a request that accepts event streams gets a task, for it may be one.
-ACCEPTS = (("*/*", {BARE: 1.05}), ("text/event-stream", {}))
+ACCEPTS: dict[str, dict[str, float]] = {"*/*": {BARE: 1.05}, "text/event-stream": {}}
 
 
 async def run(settings: Settings) -> list[Figure]:
@@ -17,7 +17,7 @@ async def run(settings: Settings) -> list[Figure]:
     figures: list[Figure] = []
     for loop in settings.loops:
         with serving(loop, (BARE, OURS)) as servers:
-            for accept, targets in ACCEPTS:
+            for accept, targets in ACCEPTS.items():
 
                 async def visit(server: ServerProcess, accept: str = accept) -> float:
                     before = server.cpu()

@@ -96,8 +96,8 @@ def markdown(record: Record) -> str:
     lines = [
         "# Benchmark results",
         "",
-        "Medians over the rounds, [least–greatest]; ratios are taken within a round. Written by `python -m benchmarks`;",
-        "what is measured, and how, is in the modules of `benchmarks/`.",
+        "Medians over the rounds, [least–greatest]; ratios are taken within a round. Written by `python -m benchmarks`:",
+        "what is measured, and how, is said in the modules of `benchmarks/`.",
     ]
     for entry in record.values():
         about = entry["circumstances"]

@@ -18,7 +18,7 @@ import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 VARIANTS = ("starlette", "streamware", "sse-starlette")
 
@@ -34,7 +34,7 @@ def pin(cpu: int) -> None:
         os.sched_setaffinity(0, {cpu})
 
 
-def build(variant: str):  # type: ignore[no-untyped-def]  # any ASGI app
+def build(variant: str) -> Any:
     """The app of one variant. What a variant does not need is not imported into its process: memory is measured.
 
     Its streams: ``/burst`` never gives way, ``/live`` gives way to the loop after each event, ``/paced`` sends ``rate``
@@ -48,34 +48,34 @@ def build(variant: str):  # type: ignore[no-untyped-def]  # any ASGI app
     if variant == "sse-starlette":
         from sse_starlette import EventSourceResponse, ServerSentEvent
 
-        def event(payload: str, number: int) -> object:
+        def event(payload: str, number: int) -> Any:
             return ServerSentEvent(payload, id=str(number))
 
-        def answer(events: AsyncIterator[object]) -> Response:
+        def answer(events: AsyncIterator[Any]) -> Response:
             return EventSourceResponse(events)
     else:
 
-        def event(payload: str, number: int) -> object:
+        def event(payload: str, number: int) -> Any:
             return f"data: {payload}\n\n"
 
-        def answer(events: AsyncIterator[object]) -> Response:
+        def answer(events: AsyncIterator[Any]) -> Response:
             return StreamingResponse(events, media_type="text/event-stream")
 
-    async def burst(count: int, rate: float) -> AsyncIterator[object]:
+    async def burst(count: int, rate: float) -> AsyncIterator[Any]:
         for number in range(count):
             yield event(PAYLOADS[number & 1023], number)
 
-    async def live(count: int, rate: float) -> AsyncIterator[object]:
+    async def live(count: int, rate: float) -> AsyncIterator[Any]:
         for number in range(count):
             yield event(PAYLOADS[number & 1023], number)
             await asyncio.sleep(0)
 
-    async def paced(count: int, rate: float) -> AsyncIterator[object]:
+    async def paced(count: int, rate: float) -> AsyncIterator[Any]:
         for number in range(count):
             yield event(PAYLOADS[number & 1023], number)
             await asyncio.sleep(1 / rate)
 
-    async def idle(count: int, rate: float) -> AsyncIterator[object]:
+    async def idle(count: int, rate: float) -> AsyncIterator[Any]:
         yield event(PAYLOADS[0], 0)
         await asyncio.Event().wait()
 
