@@ -90,7 +90,7 @@ class EventWriter:
         ):
             return None
         self.seq = seq = self.seq + 1
-        return log.append(b"%b%b%d\n\n" % (body[:-1], self._prefix, seq))
+        return log.append(b"%.*b%b%d\n\n" % (end + 1, body, self._prefix, seq))  # no copy but the one that is kept
 
     def append(self, log: ProducerLog, block: bytes) -> bool:
         """Number one block and log it. False where the app has to wait for room.
@@ -133,7 +133,9 @@ class EventWriter:
     def finish(self, log: ProducerLog) -> None:
         """The body has ended: log what is left of it."""
         rest = self._framer.finish()
-        if rest.strip(b"\r\n"):
+        if not self._lines and sse.is_comment(rest):
+            log.aside(rest)
+        elif rest.strip(b"\r\n"):
             self.seq += 1
             log.unfinished = not self._lines
             log.append(rest)

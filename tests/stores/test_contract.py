@@ -38,6 +38,18 @@ async def test_open_finds_a_log_by_its_stream_and_nothing_by_another(world: Worl
     assert await world.store.open(world.stream()) is None
 
 
+async def test_what_the_producer_says_of_an_unfinished_end_is_kept(world: World) -> None:
+    log = await world.log()
+    assert log.unfinished is False
+    log.append(b"data: half")
+    log.unfinished = True
+    log.close(Outcome.DONE)
+    found = await world.store.open(log.stream)
+    assert found is not None
+    assert not isinstance(found, Tombstone)
+    assert found.unfinished is True
+
+
 async def test_two_stores_do_not_share_a_tag(world: World) -> None:
     other = World(world.kind, world.clock, world.limits)
     assert (other.store.tag == world.store.tag) is world.kind.shared

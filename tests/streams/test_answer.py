@@ -107,6 +107,19 @@ async def test_the_table(
         assert given == expected, (like, on_done, on_expired)
 
 
+async def test_an_eventsource_that_has_all_but_an_unfinished_end_is_caught_up() -> None:
+    """Browsers drop such an end and so never come past it; others may use it."""
+    log = await a_log(1, 5, None)
+    log.unfinished = True
+    assert answer(4, log, eventsource_like=True, on_done="stop", on_expired="restart") == Follow(4), "more may come"
+    log = await a_log(1, 5, DONE)
+    log.unfinished = True
+    assert answer(4, log, eventsource_like=True, on_done="stop", on_expired="restart") == NoContent()
+    assert answer(4, log, eventsource_like=True, on_done="restart", on_expired="restart") == Start()
+    assert answer(3, log, eventsource_like=True, on_done="stop", on_expired="restart") == Follow(3)
+    assert answer(4, log, eventsource_like=False, on_done="stop", on_expired="restart") == Follow(4)
+
+
 async def test_nobody_but_an_eventsource_starts_work_twice_unless_asked_to() -> None:
     for outcome in (None, *Outcome):
         for last in (0, 5):
