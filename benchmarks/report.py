@@ -96,8 +96,8 @@ def markdown(record: Record) -> str:
     lines = [
         "# Benchmark results",
         "",
-        "Medians over the rounds, [least–greatest]; ratios are taken within a round. Written by `python -m benchmarks`:",
-        "what is measured, and how, is said in the modules of `benchmarks/`.",
+        "Medians over the rounds, [least–greatest]; ratios are taken within a round. Written by",
+        "`python -m benchmarks`; what is measured, and how, is said in the modules of `benchmarks/`.",
     ]
     for entry in record.values():
         about = entry["circumstances"]
@@ -150,6 +150,7 @@ def plot(record: Record, path: Path) -> None:
     axes.tick_params(axis="y", labelsize=8)
     axes.set_xlabel(f"times bare {BARE} (median, least and greatest of the rounds; red: target)")
     axes.set_xlim(left=0)
+    axes.set_ylim(0.6 - len(figures), 0.6)
     axes.legend(loc="lower right")
     canvas.savefig(path, dpi=130)
     pyplot.close(canvas)
