@@ -139,6 +139,15 @@ async def test_with_nobody_reading_the_producer_waits_at_the_capacity_in_events(
     reading.cancel()
 
 
+async def test_events_too_large_to_keep_count_as_events_of_the_log(build: Build) -> None:
+    log = await build(max_log_events=4).log()
+    assert log.append(b"1\n\n") is True
+    for _ in range(4):
+        await log.pass_by(b"large", True)
+    assert log.append(b"6\n\n") is False
+    await waiting(log.room())
+
+
 async def test_a_log_below_its_capacity_keeps_what_was_sent(build: Build) -> None:
     log = await build(max_log_bytes=5000).log(window=10**9)
     reader = log.reader(0)
