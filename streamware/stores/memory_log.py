@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 from ..types import Clock
 from .base import Batch, Head, Outcome
@@ -45,12 +45,13 @@ class MemoryLog:
         "_foremost",
         "_holes",
         "_idle",
+        "_look_at",
         "_max_events",
         "_outcome",
         "_places",
         "_rooms",
         "_sent",
-        "_size",
+        "_trimmed",
         "_waiting",
         "_window",
         "_written",
@@ -89,8 +90,9 @@ class MemoryLog:
         self._events: list[bytes | None] = []  # None: an event that was too large to keep
         self._holes = 0
         self._base = 0  # the seq before that of _events[0]
-        self._size = 0  # bytes in _events
         self._written = 0  # bytes ever appended
+        self._trimmed = 0  # bytes of them that are no longer in _events
+        self._look_at = 0  # until so many are written, no bound can have been reached
         self._sent = 0  # the highest seq that was sent to some reader
         self._foremost = 0  # bytes that the foremost reader connected now has been sent
         self._places: list[MemoryReader] = []
@@ -117,7 +119,7 @@ class MemoryLog:
     @property
     def size(self) -> int:
         """Bytes held."""
-        return self._size
+        return self._written - self._trimmed
 
     @property
     def readers(self) -> int:
@@ -129,6 +131,7 @@ class MemoryLog:
         self._idle = None
         self._places.append(place)
         self._foremost = max(self._foremost, place.sent) if len(self._places) > 1 else place.sent
+        self._plan_look()
         self._changed_readers()
         return place
 
@@ -154,16 +157,12 @@ class MemoryLog:
         if self._outcome is not None:
             return False
         self._events.append(event)
-        length = len(event)
-        self._size += length
-        self._written += length
+        written = self._written = self._written + len(event)
         if self._idle is not None:
             self._idle.give(event)
         elif self._waiting:
             self._wake()
-        if self._size > self.capacity or len(self._events) > self._max_events:
-            return self._make_room() and not self._too_far_ahead()
-        return not (self._places and self._written - self._foremost >= self._window)
+        return written < self._look_at or self._look()
 
     def aside(self, data: bytes) -> None:
         for place in self._places:
@@ -190,6 +189,7 @@ class MemoryLog:
             self._audience = None
             self._events.append(None)
             self._holes += 1
+            self._plan_look()  # it has no bytes, and counts all the same
         self._wake()
         if not audience:
             await asyncio.sleep(0)  # nobody holds it back: let others run all the same
@@ -223,17 +223,28 @@ class MemoryLog:
     def _too_far_ahead(self) -> bool:
         return bool(self._places) and self._written - self._foremost >= self._window
 
+    def _look(self) -> bool:
+        """Whether there is room for more; and when to look again. One comparison an event is all that bounds cost."""
+        room = not self._over_capacity() and not self._too_far_ahead()
+        self._plan_look()
+        return room
+
+    def _plan_look(self) -> None:
+        # An event has a byte at least, so that the bound on their number is met by counting bytes too.
+        soonest = min(self._trimmed + self.capacity, self._written + self._max_events - len(self._events)) + 1
+        self._look_at = min(soonest, self._foremost + self._window) if self._places else soonest
+
     def _over_capacity(self) -> bool:
-        return (self._size > self.capacity or len(self._events) > self._max_events) and not self._make_room()
+        return (self.size > self.capacity or len(self._events) > self._max_events) and not self._make_room()
 
     def _make_room(self) -> bool:
         """Ask the budget for more, then trim what some reader has been sent."""
-        if self._size > self.capacity and self.capacity < self.max_bytes:
-            wanted = min(self.max_bytes, max(self._size, 2 * self.capacity))
+        if self.size > self.capacity and self.capacity < self.max_bytes:
+            wanted = min(self.max_bytes, max(self.size, 2 * self.capacity))
             if self._budget.grant(self, wanted):
                 self.capacity = wanted
         cut = 0
-        over_bytes, over_events = self._size - self.capacity, len(self._events) - self._max_events
+        over_bytes, over_events = self.size - self.capacity, len(self._events) - self._max_events
         if over_bytes > 0 or over_events > 0:
             # An eighth more than needed, so that a log at its cap does not move its list at every event.
             over_bytes += self.capacity // 8
@@ -247,8 +258,8 @@ class MemoryLog:
                 cut += 1
             del self._events[:cut]
             self._base += cut
-            self._size -= freed
-        return self._size <= self.capacity and len(self._events) <= self._max_events
+            self._trimmed += freed
+        return self.size <= self.capacity and len(self._events) <= self._max_events
 
     def _progress(self, place: MemoryReader) -> None:
         """``place`` has been sent all up to its position."""
@@ -265,6 +276,7 @@ class MemoryLog:
         if place in self._places:
             self._places.remove(place)
             self._foremost = max((other.sent for other in self._places), default=0)
+            self._plan_look()
             self.give_room()
             self._changed_readers()
 
@@ -342,7 +354,7 @@ class MemoryReader:
         taken = None if self.sink is None else self.sink(event)
         if taken:
             self.position = log._sent = self.position + 1
-            self.taken = log._foremost = log._written
+            self.taken = self.sent = log._foremost = log._written
         else:
             if taken is not None:
                 self.position += 1
@@ -420,25 +432,24 @@ class MemoryReader:
         self.position = position
         self._torn = False
         if position == log._base:
-            self.taken = log._written - log._size
+            self.taken = log._trimmed
         for seq in [seq for seq in self._parcels if seq <= position]:
             self.lose(seq)
 
     def _slice(self, start: int) -> list[bytes]:
         """Events from ``start`` on, up to the next that was not kept, about ``READ_BYTES`` of them."""
         log = self._log
-        taken: list[bytes]
-        if not log._holes and log._written - self.taken <= READ_BYTES:
-            taken = log._events[start:]  # type: ignore[assignment]  # there are no holes
-            self.taken = log._written
-        else:
-            taken, size = [], 0
-            for i in range(start, len(log._events)):
-                event = log._events[i]
-                if event is None or size >= READ_BYTES:
-                    break
-                taken.append(event)
-                size += len(event)
-            self.taken += size
+        events, ahead = log._events, log._written - self.taken
+        end = len(events)
+        if ahead > READ_BYTES:  # as many as would be right if all were of the same size, and no look at each
+            end = start + READ_BYTES * (end - start) // ahead + 1
+        if log._holes and None in (found := events[start:end]):
+            end = start + found.index(None)
+        taken = cast("list[bytes]", events[start:end])
+        size = ahead if start + len(taken) == len(events) else sum(map(len, taken))
+        while size > 2 * READ_BYTES and len(taken) > 1:  # they are not
+            del taken[len(taken) // 2 :]
+            size = sum(map(len, taken))
+        self.taken += size
         self.position += len(taken)
         return taken

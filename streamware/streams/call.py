@@ -13,7 +13,7 @@ from ..wire.denial import Denial, deny, no_content
 from .answer import Answer, Await, Follow, Gone, NoContent, answer
 from .asked import Request
 from .inbound import Inbound
-from .options import AHEAD_WAIT, Options
+from .options import AHEAD_WAIT, DISCARD_WAIT, Options
 from .owner import Identity
 from .reader import Left, Reader
 from .response import gone_denial, later_start
@@ -117,13 +117,15 @@ class Call:
         )
 
     async def answer(self, messages: list[Message]) -> None:
-        """Send an answer of our own, unless the client has left."""
+        """Send a whole answer of our own in the app's place, unless the client has left."""
+        await self.inbound.discard(self.options.clock, DISCARD_WAIT)
         for message in messages:
             if not self.inbound.gone:
                 await self.send(message)
 
     async def deny(self, denial: Denial, *, soft: bool = False) -> None:
         """Refuse the request."""
+        await self.inbound.discard(self.options.clock, DISCARD_WAIT)
         if not self.inbound.gone:
             await deny(self.scope, self.send, denial, soft=soft)
 

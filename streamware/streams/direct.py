@@ -16,12 +16,10 @@ up. Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Generator
-from types import CoroutineType
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, cast
 
-from ..types import Send
-from .inbound import Inbound
+from ..types import Message, Send
 
 #: Modules whose ``send`` keeps no state per task, as far as its first suspension.
 _SERVERS = ("uvicorn.protocols.http.",)
@@ -32,7 +30,7 @@ CREDIT = 16
 
 
 def is_indifferent(send: Send) -> bool:
-    """Whether ``send`` may be begun in one task and ended in another."""
+    """Whether ``send`` may be begun in one task and ended in another. If so, it returns coroutines."""
     owner = getattr(send, "__self__", None)
     while owner is not None and type(owner).__module__ == _OURS:
         owner = getattr(owner.inner_send, "__self__", None)
@@ -67,12 +65,11 @@ class DirectSend:
     running, that its events come one a tick, is believed for the next ``CREDIT`` events.
     """
 
-    __slots__ = ("_credit", "_inbound", "_send", "_streak", "_tick", "_ticks", "error", "rest")
+    __slots__ = ("_begin", "_credit", "_streak", "_tick", "_ticks", "error", "rest")
 
-    def __init__(self, send: Send, ticks: Ticks, inbound: Inbound) -> None:
-        self._send = send
+    def __init__(self, send: Send, ticks: Ticks) -> None:
+        self._begin = cast("Callable[[Message], Coroutine[object, None, None]]", send)  # ``is_indifferent`` has looked
         self._ticks = ticks
-        self._inbound = inbound
         self._tick = -1
         self._streak = 0
         self._credit = 0
@@ -80,19 +77,13 @@ class DirectSend:
         self.error: BaseException | None = None
 
     def __call__(self, event: bytes) -> bool | None:
-        """As ``LogReader.sink``."""
+        """As ``LogReader.sink``. It is not called once the client has left: its place in the log is closed then; nor
+        while a rest is open, for then the reader does not wait."""
         if self._credit:
             self._credit -= 1
         elif not self._is_new_tick():
             return None
-        inbound = self._inbound
-        if inbound.gone or inbound.released or self.rest is not None:
-            return None
-        sending = self._send({"type": "http.response.body", "body": event, "more_body": True})
-        if not isinstance(sending, CoroutineType):
-            self.rest = Rest(_complete(sending), None)
-            return False
-        steps = cast("CoroutineType[object, object, None]", sending)
+        steps = self._begin({"type": "http.response.body", "body": event, "more_body": True})
         try:
             first = steps.send(None)
         except StopIteration:
@@ -122,10 +113,6 @@ class DirectSend:
         error, self.error = self.error, None
         if error is not None:
             raise error
-
-
-async def _complete(awaitable: Any) -> None:  # whatever the server's send returns
-    await awaitable
 
 
 class Rest:

@@ -16,7 +16,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from ..types import Message, Receive, Scope
+from ..types import Clock, Message, Receive, Scope
 from ..wire import headers
 
 UNREAD_BYTES = 64 * 1024
@@ -77,6 +77,31 @@ class Inbound:
         if self._unread < UNREAD_BYTES or self.complete:
             self._pending = asyncio.ensure_future(self._receive())
             self._pending.add_done_callback(self._arrived)
+
+    async def discard(self, clock: Clock, timeout: float) -> None:
+        """Take the rest of a body that nobody wants, at most ``timeout`` seconds long: the request is to be whole
+        before it is answered."""
+        if self.complete or self.gone:
+            return
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        before = self.on_change
+
+        def look() -> None:
+            if before is not None:
+                before()
+            if (self.complete or self.gone) and not done.done():
+                done.set_result(None)
+
+        self.on_change = look
+        timer = clock.call_later(timeout, lambda: None if done.done() else done.set_result(None))
+        self.queue.clear()
+        self._unread = 0
+        try:
+            self.drain()
+            await done
+        finally:
+            timer.cancel()
+            self.on_change = before
 
     def release(self) -> None:
         """The server's call is about to return."""

@@ -22,6 +22,9 @@ KEYED_BODY_BYTES = 16 * 1024 * 1024
 HOLD = 0.05
 #: A start by ``respond-async`` has no reader: its first poll must find it alive whatever ``linger`` says.
 ASYNC_LINGER = 60.0
+#: How long an answer of our own waits for the rest of a body that nobody wants: some servers reset a connection, and
+#: with HTTP/2 every stream on it, whose request is answered before it is whole.
+DISCARD_WAIT = 1.0
 #: How long a cursor ahead of its log waits for the log to reach it.
 AHEAD_WAIT = 1.0
 #: The longest that ``Prefer: wait`` holds a poll; proxies and clients give up not much later.

@@ -85,7 +85,7 @@ class Probe:
         """A stream with ids of its own is let through. Where they are another Streamware's, we are its gateway."""
         self._options.observer.count("resume.passed", reason="app_ids")
         inner = parse_cursor(sse.own_id(first)) if isinstance(first, bytes) else None
-        if inner is not None:
+        if inner is not None and inner.tag != self._options.store.tag:
             self._worker.learn_inner_tag(inner.tag)
 
     def _take_body(self, message: Message) -> Finding:

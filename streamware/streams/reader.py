@@ -103,7 +103,7 @@ class Reader:
             if preface and not self._inbound.gone:
                 await self._send({"type": "http.response.body", "body": preface, "more_body": True})
             if is_indifferent(self._send):
-                self._direct = self._place.sink = DirectSend(self._send, self._worker.ticks, self._inbound)
+                self._direct = self._place.sink = DirectSend(self._send, self._worker.ticks)
             return await self._follow()
         finally:
             self.leave()
@@ -161,7 +161,9 @@ class Reader:
         self._options.observer.count("resume.cut", reason=reason)
         if cuts_visibly(self._scope):
             return Left.CUT
-        if torn:  # an error event would complete the torn one: without its blank line, parsers drop it
+        # An EventSource comes back after any end. An error event would complete a torn one: parsers drop what has no
+        # blank line.
+        if torn or self.eventsource_like:
             return await self._end(b"")
         error = {"error": {"type": f"streamware.{reason}", "message": f"The stream did not complete: {reason}."}}
         if self.log.head.media_type == "text/event-stream":

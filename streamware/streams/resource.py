@@ -193,4 +193,6 @@ async def accepted(call: Call, stream: str) -> None:
     """202 to a start by ``Prefer: respond-async`` (RFC 7240 §4.1), once the response has proved to be a stream."""
     location = stream_location(stream)
     body = msgspec.json.encode({"stream": location.decode(), "cursor": f"{stream}.0"})
-    await call.answer(json_answer(202, body, [(b"location", location), (b"preference-applied", b"respond-async")]))
+    for message in json_answer(202, body, [(b"location", location), (b"preference-applied", b"respond-async")]):
+        if not call.inbound.gone:
+            await call.send(message)

@@ -260,7 +260,7 @@ async def test_an_unfinished_last_event_arrives_as_it_is_and_moves_no_cursor(res
         assert browser.last_event_id == first.at(2)
         again = site.connect(cursor=first.at(1))
         await again.finished()
-        assert plain(again.body) == b"data: 2\n\n" + rest
+        assert plain(again.body) == b"data: 2\n\n" + (b"" if rest.startswith(b":") else rest), "comments are in no log"
 
 
 @UNFINISHED
