@@ -616,16 +616,16 @@ async def test_no_send_is_made_once_the_client_is_known_to_be_gone() -> None:
         assert first.sent_after_disconnect == []
 
 
-@pytest.mark.parametrize("error", [OSError("reset by peer"), RuntimeError("the server's own")])
-async def test_a_server_whose_send_raises_after_the_start_is_a_drop(error: Exception) -> None:
+@pytest.mark.parametrize("kind", [OSError, RuntimeError])
+async def test_a_server_whose_send_raises_after_the_start_is_a_drop(kind: type[Exception]) -> None:
     async with Site() as site:
-        raised: list[Exception] = []
+        raised: list[str] = []
 
         def around(scope: Scope, receive: Receive, send: Send):  # type: ignore[no-untyped-def]
             async def failing(message: Message) -> None:
                 if message["type"] == "http.response.body" and b"broken" in message.get("body", b""):
-                    raised.append(error)
-                    raise error
+                    raised.append("once")
+                    raise kind("reset by peer")
                 await send(message)
 
             return site.resume(scope, receive, failing)
@@ -634,7 +634,7 @@ async def test_a_server_whose_send_raises_after_the_start_is_a_drop(error: Excep
         first, run = await site.started("1")
         await run.put(body(b"data: broken\n\n"))
         await first.finished()
-        assert raised == [error]
+        assert raised == ["once"]
         assert not run.disconnected.is_set()
         site.app = site.resume
         again = site.connect(cursor=first.at(1))

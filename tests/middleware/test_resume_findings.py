@@ -305,7 +305,12 @@ async def test_after_many_dropped_streams_and_their_ttl_all_is_as_it_was() -> No
         await site.clock.advance(301 + 86_400)
         await site.store.open("any")
 
+    def streams() -> int:
+        return sum(isinstance(thing, Producer | Reader) for thing in gc.get_objects())
+
     async with Site(app) as site:
+        gc.collect()
+        others = streams()  # that failed tests hold on to
         tracemalloc.start()
         try:
             await storm(site, 300)  # tables grow to what is needed at a time, and stay so
@@ -319,6 +324,5 @@ async def test_after_many_dropped_streams_and_their_ttl_all_is_as_it_was() -> No
         assert site.clock.timers == 0
         assert len(site.store) == 0
         assert site.store.size == 0
-        left = [thing for thing in gc.get_objects() if isinstance(thing, Producer | Reader)]
-        assert left == []
+        assert streams() == others
         assert grown < 16 * 1024, f"{grown} bytes more after 300 streams"
