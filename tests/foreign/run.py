@@ -198,6 +198,12 @@ def compare(suite: Suite, bare: Run, wrapped: Run) -> list[str]:
     return complaints
 
 
+def print_some(lines: list[str], most: int = 40) -> None:
+    print(*lines[:most], sep="\n", end="\n" if lines else "")
+    if len(lines) > most:
+        print(f"and {len(lines) - most} more: see {REPORTS.relative_to(ROOT)}/")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("suites", nargs="*", help=f"of {', '.join(suite.name for suite in SUITES)}; default all")
@@ -228,10 +234,10 @@ def main() -> int:
         counts = [f"{each.count('passed')}/{each.count('failed')}" for each in (bare, wrapped)]
         seconds = f"{bare.seconds:.0f}+{wrapped.seconds:.0f}"
         print(row.format(suite.label, wrapped.wrapped, *counts, len(worse), seconds))
-    print(*complaints, sep="\n", end="\n" if complaints else "")
-    for suite, bare, _ in results:
-        for test in sorted(bare.failures):
-            print(f"{suite.label}: fails bare already: {test}")
+    print_some(complaints)
+    print_some(
+        [f"{suite.label}: fails bare already: {each}" for suite, bare, _ in results for each in sorted(bare.failures)]
+    )
     print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
 
