@@ -132,6 +132,7 @@ class MemoryLog:
         self._places.append(place)
         self._foremost = max(self._foremost, place.sent) if len(self._places) > 1 else place.sent
         self._plan_look()
+        self.give_room()  # it may be the foremost
         self._changed_readers()
         return place
 

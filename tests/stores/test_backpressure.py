@@ -55,8 +55,9 @@ async def test_a_reader_that_joins_ahead_is_the_foremost(world: World) -> None:
     for _ in range(10):
         log.append(EVENT)
     room = await waiting(log.room())
-    reading = asyncio.ensure_future(log.reader(9).read())
+    ahead = log.reader(9)
     assert await asyncio.wait_for(room, 5) is True
+    reading = asyncio.ensure_future(ahead.read())
     assert list((await reading).events) == [EVENT]  # type: ignore[union-attr]
     assert [log.append(EVENT) for _ in range(9)] == [True] * 8 + [False]
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from streamware.streams.inbound import UNREAD_BYTES, Inbound, has_no_body
-from streamware.testing import settle
+from streamware.testing import FakeClock, settle
 from streamware.types import Message, Scope
 
 DISCONNECT: Message = {"type": "http.disconnect"}
@@ -168,6 +168,46 @@ async def test_a_body_that_nobody_wants_is_drained_to_its_end() -> None:
     server.send(DISCONNECT)
     await settle()
     assert inbound.gone
+
+
+@pytest.mark.parametrize("last", [part(b"", False), DISCONNECT])
+async def test_a_discarded_body_is_waited_for_to_its_end_or_the_clients(last: Message) -> None:
+    server, clock = Server(), FakeClock()
+    inbound = Inbound(LENGTH, server.receive)
+    changes: list[bool] = []
+    before = inbound.on_change = lambda: changes.append(True)
+    server.send(part(b"x" * 10_000))
+    inbound.pull()
+    await settle()
+    discarding = asyncio.ensure_future(inbound.discard(clock, 1.0))
+    server.send(part(b"x" * 100_000))
+    await settle()
+    assert not discarding.done()
+    server.send(last)
+    await asyncio.wait_for(discarding, 5)
+    assert inbound.take() is None
+    assert (inbound.complete, inbound.gone) == (last is not DISCONNECT, last is DISCONNECT)
+    assert (inbound.on_change, clock.timers) == (before, 0)
+    assert len(changes) == 3, "who looked before still hears of everything"
+    inbound.release()
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for_for_ever() -> None:
+    server, clock = Server(), FakeClock()
+    inbound = Inbound(LENGTH, server.receive)
+    discarding = asyncio.ensure_future(inbound.discard(clock, 1.0))
+    await clock.advance(0.9)
+    assert not discarding.done()
+    await clock.advance(0.2)
+    await asyncio.wait_for(discarding, 5)
+    assert (inbound.complete, inbound.gone, clock.timers) == (False, False, 0)
+    inbound.release()
+
+
+async def test_nothing_is_waited_for_where_there_is_no_body() -> None:
+    server, clock = Server(), FakeClock()
+    await asyncio.wait_for(Inbound(post(), server.receive).discard(clock, 1.0), 5)
+    assert (server.asked, clock.timers) == (0, 0)
 
 
 async def test_messages_of_types_that_are_not_known_pass() -> None:
