@@ -179,7 +179,7 @@ class Gateway:
         self.clock = FakeClock()
         self.inner = Site(clock=self.clock)
 
-        async def upstream(scope, receive, send):  # type: ignore[no-untyped-def]
+        async def upstream(scope, receive, send):
             scope = {key: value for key, value in scope.items() if key != "streamware"}
             await self.inner.app(scope, receive, send)
 
@@ -191,8 +191,8 @@ class Gateway:
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        await self.outer.__aexit__(*error)  # type: ignore[arg-type]
-        await self.inner.__aexit__(*error)  # type: ignore[arg-type]
+        await self.outer.__aexit__(*error)
+        await self.inner.__aexit__(*error)
 
 
 @BOTH
@@ -263,7 +263,7 @@ async def test_two_streamwares_in_one_process_that_share_a_store_do_not_lose_eac
     async with Site() as site:
         inner = ResumeMiddleware(site.stage, store=site.store, clock=site.clock)
 
-        async def app(scope, receive, send):  # type: ignore[no-untyped-def]
+        async def app(scope, receive, send):
             scope = {key: value for key, value in scope.items() if key != "streamware"}
             await (inner if scope["path"] == "/inner" else site.stage)(scope, receive, send)
 
@@ -305,7 +305,7 @@ async def test_another_owner_path_or_method_is_answered_as_unknown(
         first, run = await site.started("secret", headers=alice)
         more = asked.get("more", {"authorization": "Bearer alice"})
         asked = {key: value for key, value in asked.items() if key != "more"}
-        again = site.connect(headers=headers | more, cursor=first.at(0), **asked)  # type: ignore[operator, arg-type]
+        again = site.connect(headers=headers | more, cursor=first.at(0), **asked)
         if headers == EVENTSOURCE and asked.get("method", "GET") == "GET":
             other = await site.run(2)
             assert b"last-event-id" not in dict(other.scope["headers"])

@@ -246,7 +246,7 @@ async def test_the_app_never_sends_in_the_name_of_a_server_that_is_not_known() -
     """Its ``send`` may keep state by task: an outer middleware's context variables, a lock, a cancel scope."""
     tasks: set[object] = set()
 
-    def around(app):  # type: ignore[no-untyped-def]
+    def around(app):
         async def call(scope: Scope, receive: Receive, send: Send) -> None:
             async def spy(message: Message) -> None:
                 tasks.add(asyncio.current_task())

@@ -192,7 +192,7 @@ async def test_an_upload_that_goes_on_after_the_start_reaches_the_app_whole() ->
 
 
 @pytest.mark.parametrize("asked", [KEYED, ASYNC])
-async def test_with_a_key_or_respond_async_a_drop_before_the_start_is_a_detach(asked: dict) -> None:  # type: ignore[type-arg]
+async def test_with_a_key_or_respond_async_a_drop_before_the_start_is_a_detach(asked: dict) -> None:
     async with Site(linger=30) as site:
         connection = site.connect(**asked, body=b"1234567890")
         run = await site.run()
@@ -211,7 +211,7 @@ async def test_with_a_key_or_respond_async_a_drop_before_the_start_is_a_detach(a
 
 
 @pytest.mark.parametrize("asked", [KEYED, ASYNC])
-async def test_with_a_key_or_respond_async_linger_holds_before_the_start_too(asked: dict) -> None:  # type: ignore[type-arg]
+async def test_with_a_key_or_respond_async_linger_holds_before_the_start_too(asked: dict) -> None:
     async with Site(linger=30) as site:
         connection = site.connect(**asked, body=b"1234567890")
         run = await site.run()
@@ -224,7 +224,7 @@ async def test_with_a_key_or_respond_async_linger_holds_before_the_start_too(ask
 
 
 @pytest.mark.parametrize("asked", [KEYED, ASYNC])
-async def test_a_key_does_not_make_an_unfinished_upload_resumable(asked: dict) -> None:  # type: ignore[type-arg]
+async def test_a_key_does_not_make_an_unfinished_upload_resumable(asked: dict) -> None:
     async with Site() as site:
         connection = site.connect(**asked, body=None)
         connection.send_body(b"12345", more=True)
@@ -325,7 +325,7 @@ async def test_a_drop_at_any_turn_of_the_loop_leaves_nothing_behind() -> None:
 
 async def detached(site: Site, number: int, **options: object) -> None:
     """One more stream that nobody reads."""
-    connection = site.connect(f"/{number}", **options)  # type: ignore[arg-type]
+    connection = site.connect(f"/{number}", **options)
     run = await site.run(number)
     await run.stream("1")
     await connection.event()
@@ -621,7 +621,7 @@ async def test_a_server_whose_send_raises_after_the_start_is_a_drop(kind: type[E
     async with Site() as site:
         raised: list[str] = []
 
-        def around(scope: Scope, receive: Receive, send: Send):  # type: ignore[no-untyped-def]
+        def around(scope: Scope, receive: Receive, send: Send):
             async def failing(message: Message) -> None:
                 if message["type"] == "http.response.body" and b"broken" in message.get("body", b""):
                     raised.append("once")

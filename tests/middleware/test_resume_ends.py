@@ -14,7 +14,12 @@ from streamware.wire.eventsource import Interpreter
 from tests.middleware.resume_site import EVENTSOURCE, READER, Site, SiteConnection, body, until
 
 #: Servers where returning without a final body cuts the connection, and those where it would hang.
-CUTS = [{"server": "uvicorn"}, {"server": "hypercorn"}, {"server": "granian"}, {"server": "granian", "http_version": "2"}]
+CUTS = [
+    {"server": "uvicorn"},
+    {"server": "hypercorn"},
+    {"server": "granian"},
+    {"server": "granian", "http_version": "2"},
+]
 CANNOT = [{"server": "daphne"}, {"server": "hypercorn", "http_version": "2"}]
 
 
@@ -441,7 +446,7 @@ async def test_the_lifespan_ends_streams_before_the_apps_own_shutdown() -> None:
     said: list[str] = []
     site = Site()
 
-    async def app(scope, receive, send):  # type: ignore[no-untyped-def]
+    async def app(scope, receive, send):
         if scope["type"] == "lifespan":
             while True:
                 message = await receive()

@@ -1,8 +1,8 @@
 """Every sequence of events that once broke a promise, and the test that shows what happens now.
 
-The numbers are those of the hostile review of the design, as far as they are about wrapping, heartbeats and HTTP resume.
-Each test named here is in the file that is named, which is in this folder where no other is; ``test_the_index_is_true``
-looks for all of them. What has no natural home elsewhere is below.
+The numbers are those of a hostile review of the design, as far as they are about HTTP resume. Each test named here is
+in the file of this folder that is named before it; ``test_the_index_is_true`` looks for all of them. What has no
+natural home elsewhere is below.
 
  1  the app's own login is further in: a logout, another user's cookie
         test_resume_owner.py: test_the_credential_decides,

@@ -189,7 +189,7 @@ async def test_a_key_counts_within_its_method_path_and_query(other: dict[str, st
         first = ask(site)
         await (await site.run()).stream("1")
         await first.event()
-        second = ask(site, **other)  # type: ignore[arg-type]
+        second = ask(site, **other)
         await (await site.run(2)).stream("2")
         assert (await second.event()).data == "2"
 
@@ -409,7 +409,9 @@ async def test_a_stream_that_fails_after_its_start_is_joined_and_seen_to_be_cut(
 
 async def test_an_upload_that_breaks_off_does_not_hold_the_key() -> None:
     async with Site() as site:
-        first = site.connect(method="POST", headers=READER | {"idempotency-key": LONE, "content-length": "8"}, body=None)
+        first = site.connect(
+            method="POST", headers=READER | {"idempotency-key": LONE, "content-length": "8"}, body=None
+        )
         first.send_body(b'{"q"', more=True)
         await settle()
         first.drop()

@@ -210,8 +210,8 @@ class Broken:
 class Empty(BaseUser):
     """An authenticated user that does not say who it is."""
 
-    is_authenticated = True  # type: ignore[assignment]
-    identity = ""  # type: ignore[assignment]
+    is_authenticated = True
+    identity = ""
 
 
 @pytest.mark.parametrize("user", [Broken(), Empty()])

@@ -36,7 +36,7 @@ run_many = settings(
 
 # -- what the app sends
 
-VALUES = st.text("ab:é€\N{GRINNING FACE}{\" ", max_size=6).map(lambda text: text.encode()) | st.sampled_from(
+VALUES = st.text('ab:é€\N{GRINNING FACE}{" ', max_size=6).map(lambda text: text.encode()) | st.sampled_from(
     [b"", b"[DONE]", b"\xff\xfe", b"id: 7", b"x" * 300]
 )
 LINES = st.one_of(
@@ -229,7 +229,7 @@ async def test_every_client_gets_the_uncut_stream_and_the_app_runs_once(
         clients[0].begin()
         run = await site.run()
         run.begin(start())
-        while left and not clients[0].connection.started:  # type: ignore[union-attr]
+        while left and not clients[0].connection.started:
             run.begin(body(left.pop(0)))
             await settle()
         assert clients[0].connection is not None
@@ -247,7 +247,9 @@ async def test_every_client_gets_the_uncut_stream_and_the_app_runs_once(
 
 @run_many
 @given(bodies(), ACTS, st.sampled_from(sorted(SERVERS)))
-async def test_a_client_that_lives_by_polling_gets_the_same(messages: list[bytes], acts: list[Act], server: str) -> None:
+async def test_a_client_that_lives_by_polling_gets_the_same(
+    messages: list[bytes], acts: list[Act], server: str
+) -> None:
     expected = [(event.event, event.data) for event in Interpreter().feed(b"".join(messages))]
     left = list(messages)
     async with Site(linger=None) as site:
@@ -298,7 +300,7 @@ async def test_a_stream_that_breaks_off_gives_all_it_had_and_never_looks_whole(
         clients[0].begin()
         run = await site.run()
         run.begin(start())
-        while left and not clients[0].connection.started:  # type: ignore[union-attr]
+        while left and not clients[0].connection.started:
             run.begin(body(left.pop(0)))
             await settle()
         assert clients[0].connection is not None

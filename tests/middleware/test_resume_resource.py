@@ -20,26 +20,26 @@ JSON = {"accept": "application/json"}
 def poll(site: Site, url: str, *, wait: int | None = None, **options: object) -> SiteConnection:
     """A poll of the stream's URL."""
     headers = JSON if wait is None else JSON | {"prefer": f"wait={wait}"}
-    return site.connect(url, headers=headers, **options)  # type: ignore[arg-type]
+    return site.connect(url, headers=headers, **options)
 
 
-async def answer(connection: SiteConnection) -> dict:  # type: ignore[type-arg]
+async def answer(connection: SiteConnection) -> dict:
     """What the poll brought, checked for what all of them have."""
     await connection.finished()
     assert connection.status == 200
     assert connection.header("content-type") == "application/json"
     assert connection.header("cache-control") == "no-store"
     assert "last-event-id" in (connection.header("vary") or "").lower()
-    return msgspec.json.decode(connection.body)  # type: ignore[no-any-return]
+    return msgspec.json.decode(connection.body)
 
 
-def data(polled: dict) -> list[str]:  # type: ignore[type-arg]
+def data(polled: dict) -> list[str]:
     return [event["data"] for event in polled["events"]]
 
 
 async def stop(site: Site, url: str, **options: object) -> int:
     """DELETE; the status."""
-    connection = site.connect(url, method="DELETE", headers=options.pop("headers", {}), **options)  # type: ignore[arg-type]
+    connection = site.connect(url, method="DELETE", headers=options.pop("headers", {}), **options)
     await connection.finished()
     assert connection.header("cache-control") == "no-store"
     return connection.status
@@ -223,7 +223,9 @@ async def test_no_poll_waits_for_ever() -> None:
         assert (await answer(waiting))["events"] == []
 
 
-@pytest.mark.parametrize("prefer", ["wait=x", "wait=-5", "wait=1.5", "wait", "wait=" + "9" * 5000, "handling=strict, ; ,"])
+@pytest.mark.parametrize(
+    "prefer", ["wait=x", "wait=-5", "wait=1.5", "wait", "wait=" + "9" * 5000, "handling=strict, ; ,"]
+)
 async def test_a_strange_preference_hangs_nobody(prefer: str) -> None:
     async with Site() as site:
         first, _ = await site.started("1")
@@ -515,7 +517,7 @@ async def test_a_sync_iterator_is_stopped_at_its_next_item_and_its_log_at_once()
 
 @pytest.mark.parametrize("asked", [{"path": "/other"}, {"headers": {"authorization": "Bearer bob"}}, {"headers": {}}])
 @pytest.mark.parametrize("way", ["read", "poll", "stop"])
-async def test_anothers_stream_is_404_whatever_is_asked_of_it(asked: dict, way: str) -> None:  # type: ignore[type-arg]
+async def test_anothers_stream_is_404_whatever_is_asked_of_it(asked: dict, way: str) -> None:
     async with Site() as site:
         alice = {"authorization": "Bearer alice"}
         first, run = await site.started("secret", headers=READER | alice)

@@ -136,7 +136,7 @@ async def test_a_framework_that_compresses_leaves_the_stream_readable() -> None:
     from starlette.routing import Route
 
     async def feed(request: Request) -> StreamingResponse:
-        async def words():  # type: ignore[no-untyped-def]
+        async def words():
             for number in range(100):
                 yield f"data: {number}\n\n"
 
@@ -649,7 +649,9 @@ async def test_after_an_early_start_an_answer_that_is_no_stream_is_told_in_band(
         connection = site.connect()
         run = await site.run()
         await site.clock.advance(10.1)
-        await run.put(start([(b"content-type", b"text/plain")], status=status), body(b"not "), body(b"you", False), None)
+        await run.put(
+            start([(b"content-type", b"text/plain")], status=status), body(b"not "), body(b"you", False), None
+        )
         event = await connection.event()
         assert event.event == "error"
         assert msgspec.json.decode(event.data) == {"status": status, "body": "not you"}
@@ -796,5 +798,3 @@ async def test_there_is_no_stream_where_no_log_can_be() -> None:
 async def test_a_wrong_option_says_what_would_be_right(option: str, value: object) -> None:
     with pytest.raises(ConfigurationError, match=option):
         Site(**{option: value})
-
-
