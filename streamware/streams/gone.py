@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from typing import cast
+
+logger = logging.getLogger("streamware.resume")
 
 
 class ClientGone(OSError):
@@ -15,3 +19,12 @@ def is_disconnect(error: BaseException) -> bool:
         group = cast(BaseExceptionGroup[BaseException], error)
         return all(is_disconnect(leaf) for leaf in group.exceptions)
     return isinstance(error, OSError) or type(error).__name__ == "ClientDisconnect"
+
+
+def report(task: asyncio.Task[None], *, told: bool) -> None:
+    """Log what an app raised that nobody waits for, unless it was ``told`` that the client has gone and says so."""
+    if task.cancelled():
+        return
+    error = task.exception()
+    if error is not None and not (told and is_disconnect(error)):
+        logger.error("Exception in ASGI application, after its stream had begun", exc_info=error)

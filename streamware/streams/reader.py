@@ -118,7 +118,7 @@ class Reader:
                 await direct.settle()
             if inbound.gone:
                 return Left.GONE
-            if self.producer is not None and self.producer.handed_over is not None:
+            if self.producer is not None and self.producer.intake.handed_over is not None:
                 return Left.HANDED_OVER
             if batch is None:
                 return await self._cut("superseded") if self._evicted else Left.GONE

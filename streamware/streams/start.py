@@ -13,8 +13,9 @@ from ..wire.denial import Denial
 from .answer import Follow, Gone, NoContent, Start
 from .asked import LONE_KEY_LENGTH
 from .call import Call, follow
+from .intake import Verdict
 from .options import ASYNC_LINGER, CLAIM_WAIT, KEYED_BODY_BYTES
-from .producer import Producer, Verdict
+from .producer import Producer
 from .reader import Left
 from .resource import accepted
 from .response import first_start, later_start
@@ -137,15 +138,15 @@ async def run(call: Call, start: Start, claim: Claim | None = None, name: str = 
         worker=call.worker,
     )
     if claim is not None:
-        producer.decided.add_done_callback(lambda verdict: settle(call, name, verdict))
+        producer.intake.decided.add_done_callback(lambda verdict: settle(call, name, verdict))
     if call.request.respond_async:
         producer.patience = ASYNC_LINGER
     task = producer.run()
     early = None
     if options.early_start is not None:
-        early = options.clock.call_later(options.early_start, producer.start_early)
+        early = options.clock.call_later(options.early_start, producer.intake.start_early)
     try:
-        verdict = await asyncio.shield(producer.decided)
+        verdict = await asyncio.shield(producer.intake.decided)
     except asyncio.CancelledError:
         await producer.caller_cancelled()
         raise
@@ -182,10 +183,10 @@ async def read_own(call: Call, start: Start, producer: Producer) -> None:
     reader = call.reader(log, 0)
     reader.producer = producer
     producer.on_gone = reader.gone
-    given = producer.start
+    given = producer.intake.start
     head = first_start(log.stream, given) if given is not None else later_start(log.stream, log.head)
-    left = await follow(reader, head, preface + producer.preface)
-    if producer.handed_over is not None:
-        producer.handed_over.set_result(None)
+    left = await follow(reader, head, preface + producer.intake.preface)
+    if producer.intake.handed_over is not None:
+        producer.intake.handed_over.set_result(None)
         if left is Left.HANDED_OVER:
             await task
