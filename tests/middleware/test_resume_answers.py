@@ -612,6 +612,47 @@ async def test_a_cursor_at_the_edge_of_what_is_kept_is_no_gap() -> None:
         assert again.status == 200
 
 
+# -- a client that is no browser, but wants control events
+
+CONTROLLED = READER | {"prefer": "control-events"}
+
+
+async def test_control_events_tell_a_post_of_a_gap_in_band_too() -> None:
+    async with Site(store=SMALL) as site:
+        first = site.connect(headers=CONTROLLED, method="POST")
+        run = await site.run()
+        await run.start()
+        for number in range(1, 41):
+            await run.put(body(b"data: %d %b\n\n" % (number, b"x" * 200)))
+            await first.event()
+        earliest = site.store._logs[first.stream].first
+        again = site.connect(headers=CONTROLLED, method="POST", cursor=first.at(1))
+        reset = await again.event()
+        assert (reset.event, msgspec.json.decode(reset.data)["reason"]) == ("streamware.reset", "gap")
+        assert len(await again.events(40 - earliest + 1)) > 3
+
+
+async def test_control_events_tell_a_post_that_it_is_ahead_and_that_its_stream_has_failed() -> None:
+    async with Site() as site:
+        first, run = await site.started("1", headers=CONTROLLED, method="POST")
+        again = site.connect(headers=CONTROLLED, method="POST", cursor=first.at(5))
+        await site.clock.advance(1.1)
+        assert msgspec.json.decode((await again.event()).data)["reason"] == "ahead"
+        run.begin(None)
+        await again.finished()
+        assert again.controls == ["reset", "failed"]
+        await no_content(site.connect(headers=CONTROLLED, method="POST", cursor=first.at(1)))
+
+
+async def test_nothing_but_a_get_ever_starts_afresh() -> None:
+    """A POST does something: with an unknown cursor it must not do it again."""
+    async with Site() as site:
+        again = site.connect(headers=CONTROLLED, method="POST", cursor=new_stream_id(site.store.tag) + ".1")
+        assert (await problem(again))["reason"] == "unknown"
+        assert again.status == 410
+        assert site.runs == 0
+
+
 # -- ahead
 
 

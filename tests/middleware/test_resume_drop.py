@@ -432,6 +432,59 @@ async def test_receive_waits_while_detached_and_goes_on_waiting_after_a_resume()
         assert [message["type"] for message in waiting] == ["http.request", "http.disconnect"]
 
 
+async def test_an_app_that_asks_now_and_then_whether_its_client_is_gone_is_told_when_linger_is_over() -> None:
+    """Starlette's ``is_disconnected`` gives up its ``receive`` at the first wait: no message may be lost by that."""
+    from starlette.requests import Request
+
+    async with Site(listens=False) as site:
+        first = site.connect(method="POST", body=b"question", headers=READER | {"content-length": "8"})
+        run = await site.run()
+        request = Request(run.scope, run.receive)
+        answers: list[object] = []
+
+        async def ask() -> None:
+            answers.append(await request.is_disconnected())
+
+        async def read() -> None:
+            answers.append(await request.body())
+
+        await run.put(read, ask, ask)
+        await run.stream("1")
+        await run.put(ask, ask)
+        await first.event()
+        first.drop()
+        await first.finished()
+        await site.clock.advance(20)
+        await run.put(ask, ask)
+        await site.clock.advance(20)
+        await run.put(ask)
+        assert answers == [b"question", *[False] * 6, True]
+
+
+async def test_an_app_that_polls_for_its_client_before_the_start_is_told() -> None:
+    from starlette.requests import Request
+
+    async with Site(listens=False) as site:
+        connection = site.connect()
+        run = await site.run()
+        request = Request(run.scope, run.receive)
+        answers: list[bool] = []
+
+        async def ask() -> None:
+            answers.append(await request.is_disconnected())
+
+        await run.put(ask)
+        await settle()
+        await run.put(ask)
+        connection.drop()
+        await settle()
+        await run.put(ask, ask)
+        assert answers[:2] == [False, False]
+        assert answers[-1] is True
+        await run.put(None)
+        await connection.finished()
+
+
 @ALL_SERVERS
 async def test_a_disconnect_is_told_again_to_an_app_that_asks_again(server: str) -> None:
     async with Site(listens=False) as site:

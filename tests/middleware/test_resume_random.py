@@ -18,8 +18,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from streamware.testing import SERVERS, settle
-from streamware.types import Receive, Scope, Send
+from streamware import HeartbeatMiddleware
+from streamware.testing import SERVERS, FakeClock, settle
+from streamware.types import ASGIApp, Receive, Scope, Send
 from streamware.wire.eventsource import Interpreter
 from tests.middleware.resume_site import EVENTSOURCE, READER, Site, SiteConnection, as_uvicorn, body, start, until
 
@@ -209,9 +210,9 @@ async def finish(site: Site, clients: Sequence[Client], messages: list[bytes], u
     st.sampled_from(sorted(SERVERS)),
     st.sampled_from([200, 2000, 256 * 1024]),
     st.sampled_from([1, 2, 16]),
-    st.booleans(),
+    st.sampled_from(["plain", "straight", "heartbeats", "both"]),
 )
-@example([b"data: first\n\ndata: 2\n\ndata: 3\n\n"], [Act("drop", 0, 5)], [True], "uvicorn", 200, 16, True)
+@example([b"data: first\n\ndata: 2\n\ndata: 3\n\n"], [Act("drop", 0, 5)], [True], "uvicorn", 200, 16, "both")
 async def test_every_client_gets_the_uncut_stream_and_the_app_runs_once(
     messages: list[bytes],
     acts: list[Act],
@@ -219,12 +220,18 @@ async def test_every_client_gets_the_uncut_stream_and_the_app_runs_once(
     server: str,
     window: int,
     max_readers: int,
-    straight: bool,
+    outside: str,
 ) -> None:
     expected = [(event.event, event.data) for event in Interpreter().feed(b"".join(messages))]
     left = list(messages)
-    around = as_uvicorn if straight else None
-    async with Site(window=window, max_readers=max_readers, linger=None, around=around) as site:
+    clock = FakeClock()
+
+    def around(app: ASGIApp) -> ASGIApp:
+        if outside in ("heartbeats", "both"):
+            app = HeartbeatMiddleware(app, interval=1, clock=clock)
+        return as_uvicorn(app) if outside in ("straight", "both") else app
+
+    async with Site(window=window, max_readers=max_readers, linger=None, clock=clock, around=around) as site:
         clients = [Client(site, like, server) for like in likes]
         clients[0].begin()
         run = await site.run()

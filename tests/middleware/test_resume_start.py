@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import logging
 import re
+from contextvars import ContextVar
+from typing import Any
 
 import msgspec
 import pytest
@@ -692,6 +694,84 @@ async def test_without_early_start_a_silent_app_is_waited_for() -> None:
         assert not connection.started
         await run.stream("one")
         await connection.event()
+
+
+async def test_own_ids_after_an_early_start_reach_the_connection_as_they_are() -> None:
+    async with Site(early_start=10.0) as site:
+        connection = site.eventsource()
+        run = await site.run()
+        await site.clock.advance(10.1)
+        await connection.start()
+        await run.start()
+        await run.put(body(b"id: 7\ndata: one\n\n"), body(b"id: 8\ndata: two\n\n", False), None)
+        await connection.finished()
+        assert [(event.id, event.data) for event in connection.pending_events] == [("7", "one"), ("8", "two")]
+        assert len(site.store) == 0
+
+
+async def test_an_early_start_that_a_full_store_refuses_waits_for_the_app() -> None:
+    async with Site(early_start=10.0, store={"max_bytes": 4096, "max_log_bytes": 4096, "owner_share": 1.0}) as site:
+        await site.started("1", path="/other")
+        connection = site.connect()
+        run = await site.run(2)
+        await site.clock.advance(10.1)
+        await run.put(start(status=401), body(b"no", False), None)
+        await connection.finished()
+        assert (connection.status, connection.body) == (401, b"no")
+
+
+async def test_an_early_start_whose_app_sends_its_first_event_in_parts() -> None:
+    async with Site(early_start=10.0) as site:
+        connection = site.connect()
+        run = await site.run()
+        await site.clock.advance(10.1)
+        await connection.start()
+        await run.start()
+        await run.put(body(b": hi\n\nda"), body(b"ta: one\n"), body(b"\ndata: two\n\n"))
+        await run.end()
+        await connection.finished()
+        assert connection.data == ["one", "two"]
+
+
+async def test_ndjson_after_an_early_start_is_told_in_band() -> None:
+    """The head that went out early said event stream."""
+    async with Site(early_start=10.0, media_types=["text/event-stream", "application/x-ndjson"]) as site:
+        connection = site.connect()
+        run = await site.run()
+        await site.clock.advance(10.1)
+        await run.put(start([(b"content-type", b"application/x-ndjson")]), body(b'{"a": 1}\n', False), None)
+        event = await connection.event()
+        assert event.event == "error"
+        assert msgspec.json.decode(event.data)["body"] == '{"a": 1}\n'
+        await connection.finished()
+
+
+# -- the app's surroundings
+
+
+async def test_the_app_runs_in_the_callers_context() -> None:
+    """What an outer middleware has put into context variables (a request id, a trace) is there."""
+    request_id: ContextVar[str] = ContextVar("request_id", default="none")
+    found: list[str] = []
+
+    def around(app: Any) -> Any:
+        async def call(scope: Scope, receive: Receive, send: Send) -> None:
+            request_id.set("7")
+            await app(scope, receive, send)
+
+        return call
+
+    async def look() -> None:
+        found.append(request_id.get())
+
+    async with Site(around=around) as site:
+        connection = site.connect()
+        run = await site.run()
+        await run.put(look)
+        await run.stream("1")
+        connection.drop()
+        await run.put(look)
+    assert found == ["7", "7"]
 
 
 # -- current_stream()
