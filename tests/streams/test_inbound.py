@@ -10,65 +10,9 @@ from typing import Any
 import pytest
 
 from streamware.streams.inbound import UNREAD_BYTES, Inbound, has_no_body
-from streamware.testing import FakeClock, settle
+from streamware.testing import settle
 from streamware.types import Message, Scope
-
-DISCONNECT: Message = {"type": "http.disconnect"}
-
-
-def part(body: bytes, more: bool = True) -> Message:
-    return {"type": "http.request", "body": body, "more_body": more}
-
-
-def post(**headers: str) -> Scope:
-    given = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    return {"type": "http", "http_version": "1.1", "method": "POST", "headers": given}
-
-
-LENGTH = post(content_length="10")
-
-
-class Server:
-    """A server's ``receive``, strict in what it may be asked: messages are sent by the test."""
-
-    def __init__(self) -> None:
-        self.waiting: list[asyncio.Future[Message]] = []
-        self.sent: list[Message] = []
-        self.asked = 0
-        self.disconnected = False
-
-    def send(self, *messages: Message) -> None:
-        self.sent += messages
-        while self.sent and self.waiting:
-            self.waiting.pop(0).set_result(self.sent.pop(0))
-
-    async def receive(self) -> Message:
-        self.asked += 1
-        assert not self.waiting, "a second receive() while one is under way"
-        assert not self.disconnected, "a receive() after the disconnect: some servers block there for ever"
-        if self.sent:
-            await asyncio.sleep(0)
-            message = self.sent.pop(0)
-        else:
-            future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-            self.waiting.append(future)
-            try:
-                message = await future
-            finally:
-                if future in self.waiting:
-                    self.waiting.remove(future)
-        self.disconnected = message["type"] == "http.disconnect"
-        return message
-
-
-async def taken(inbound: Inbound) -> list[Message]:
-    await settle()
-    messages = []
-    while (message := inbound.take()) is not None:
-        messages.append(message)
-        await settle()
-    return messages
-
+from tests.streams.receiving import DISCONNECT, LENGTH, Server, part, post, taken
 
 # -- what is asked of the server, and when
 
@@ -168,46 +112,6 @@ async def test_a_body_that_nobody_wants_is_drained_to_its_end() -> None:
     server.send(DISCONNECT)
     await settle()
     assert inbound.gone
-
-
-@pytest.mark.parametrize("last", [part(b"", False), DISCONNECT])
-async def test_a_discarded_body_is_waited_for_to_its_end_or_the_clients(last: Message) -> None:
-    server, clock = Server(), FakeClock()
-    inbound = Inbound(LENGTH, server.receive)
-    changes: list[bool] = []
-    before = inbound.on_change = lambda: changes.append(True)
-    server.send(part(b"x" * 10_000))
-    inbound.pull()
-    await settle()
-    discarding = asyncio.ensure_future(inbound.discard(clock, 1.0))
-    server.send(part(b"x" * 100_000))
-    await settle()
-    assert not discarding.done()
-    server.send(last)
-    await asyncio.wait_for(discarding, 5)
-    assert inbound.take() is None
-    assert (inbound.complete, inbound.gone) == (last is not DISCONNECT, last is DISCONNECT)
-    assert (inbound.on_change, clock.timers) == (before, 0)
-    assert len(changes) == 3, "who looked before still hears of everything"
-    inbound.release()
-
-
-async def test_a_body_that_does_not_come_is_not_waited_for_for_ever() -> None:
-    server, clock = Server(), FakeClock()
-    inbound = Inbound(LENGTH, server.receive)
-    discarding = asyncio.ensure_future(inbound.discard(clock, 1.0))
-    await clock.advance(0.9)
-    assert not discarding.done()
-    await clock.advance(0.2)
-    await asyncio.wait_for(discarding, 5)
-    assert (inbound.complete, inbound.gone, clock.timers) == (False, False, 0)
-    inbound.release()
-
-
-async def test_nothing_is_waited_for_where_there_is_no_body() -> None:
-    server, clock = Server(), FakeClock()
-    await asyncio.wait_for(Inbound(post(), server.receive).discard(clock, 1.0), 5)
-    assert (server.asked, clock.timers) == (0, 0)
 
 
 async def test_messages_of_types_that_are_not_known_pass() -> None:
@@ -339,70 +243,6 @@ async def test_a_disconnect_with_unread_body(unread_first: bool) -> None:
     assert inbound.gone
     assert inbound.complete is unread_first
     assert (inbound.take() is not None) is unread_first
-
-
-# -- reading the body ahead of the app
-
-
-async def test_the_whole_body_message_by_message() -> None:
-    server = Server()
-    inbound = Inbound(LENGTH, server.receive)
-    reading = asyncio.ensure_future(inbound.body(100))
-    await settle()
-    messages = [part(b"a"), part(b""), part(b"b", False)]
-    for message in messages:
-        server.send(message)
-        await settle()
-    assert await reading == messages
-    assert server.asked == 3, "nothing behind the body was asked for"
-    assert inbound.on_change is None
-
-
-async def test_a_body_over_the_limit_is_not_held() -> None:
-    server = Server()
-    inbound = Inbound(LENGTH, server.receive)
-    server.send(*[part(b"x" * 50) for _ in range(10)])
-    assert await asyncio.wait_for(inbound.body(100), 5) is None
-    assert server.asked == 3
-    assert await _at_the_limit() is not None
-
-
-async def _at_the_limit() -> list[Message] | None:
-    server = Server()
-    server.send(part(b"x" * 100, False))
-    return await asyncio.wait_for(Inbound(LENGTH, server.receive).body(100), 5)
-
-
-async def test_a_large_body_is_read_whole_although_it_is_more_than_may_lie_unread() -> None:
-    server = Server()
-    inbound = Inbound(LENGTH, server.receive)
-    server.send(*[part(b"x" * UNREAD_BYTES) for _ in range(5)], part(b"", False))
-    body = await asyncio.wait_for(inbound.body(10 * UNREAD_BYTES), 5)
-    assert body is not None
-    assert len(body) == 6
-    inbound.put_back(body)
-    assert await taken(inbound) == body
-
-
-async def test_a_client_that_leaves_in_its_upload_ends_the_reading() -> None:
-    server = Server()
-    inbound = Inbound(LENGTH, server.receive)
-    server.send(part(b"a"), DISCONNECT)
-    assert await asyncio.wait_for(inbound.body(100), 5) == [part(b"a")]
-    assert inbound.gone
-    assert not inbound.complete
-
-
-async def test_who_gives_up_reading_loses_no_message() -> None:
-    server = Server()
-    inbound = Inbound(LENGTH, server.receive)
-    reading = asyncio.ensure_future(inbound.body(100))
-    await settle()
-    reading.cancel()
-    await settle()
-    server.send(part(b"a", False))
-    assert await taken(inbound) == [part(b"a", False)]
-    assert server.asked == 1
 
 
 # -- heads that say enough
