@@ -108,6 +108,8 @@ class MemoryStore:
         self._keys: dict[str, str] = {}  # stream: the idempotency key that started it
         self._bytes = 0
         self._accounts: dict[str, int] = {}
+        self._evictable: dict[str, int] = {}  # of each account, the bytes that finished logs hold
+        self._evictable_in_all = 0
         self._starved: set[MemoryLog] = set()  # were refused bytes since the last were freed
         self._timer: TimerHandle | None = None
         self._due = 0.0  # when the timer was to fire
@@ -221,12 +223,15 @@ class MemoryStore:
     def grant(self, log: MemoryLog, wanted: int) -> bool:
         account = log.head.account
         more = wanted - log.capacity
-        granted = self._free(self._accounts.get(account, 0) + more - self._share, account)
-        if granted and self._free(self._bytes + more - self._max_bytes, None):
-            self._charge(account, more)
-            return True
-        self._starved.add(log)
-        return False
+        over_share = self._accounts.get(account, 0) + more - self._share
+        over_all = self._bytes + more - self._max_bytes
+        if over_share > self._evictable.get(account, 0) or over_all > self._evictable_in_all:
+            self._starved.add(log)  # and nothing is expired before its time: it would not help
+            return False
+        over_all -= self._free(over_share, self._finished_of.get(account))
+        self._free(over_all, self._finished)
+        self._charge(account, more)
+        return True
 
     def ended(self, log: MemoryLog) -> None:
         if log.stream in self._logs:
@@ -235,6 +240,8 @@ class MemoryStore:
             log.capacity = kept
             self._finished[log.stream] = self._clock.now() + self._ttl
             self._finished_of.setdefault(log.head.account, OrderedDict())[log.stream] = None
+            self._evictable_in_all += kept
+            self._evictable[log.head.account] = self._evictable.get(log.head.account, 0) + kept
             self._starved.discard(log)
             self._relieve()
             self._arm()
@@ -249,16 +256,15 @@ class MemoryStore:
         else:
             self._accounts.pop(account, None)
 
-    def _free(self, wanted: int, account: str | None) -> bool:
-        """Expire finished logs before their time, oldest first, until ``wanted`` bytes are free; False where too few
-        are."""
-        while wanted > 0:
-            stream = next(iter(self._finished if account is None else self._finished_of.get(account, ())), None)
-            if stream is None:
-                return False
-            wanted -= self._logs[stream].capacity
+    def _free(self, wanted: int, finished: OrderedDict[str, float] | OrderedDict[str, None] | None) -> int:
+        """Expire logs of ``finished`` before their time, oldest first, until ``wanted`` bytes are free; how many are
+        now."""
+        freed = 0
+        while finished and freed < wanted:
+            stream = next(iter(finished))
+            freed += self._logs[stream].capacity
             self._expire(stream)
-        return True
+        return freed
 
     def _relieve(self) -> None:
         """Bytes have become free, or may be freed now: logs that were refused some may ask again."""
@@ -272,8 +278,10 @@ class MemoryStore:
         if self._finished.pop(stream, None) is not None:
             finished = self._finished_of[account]
             del finished[stream]
+            self._evictable_in_all -= log.capacity
+            self._evictable[account] -= log.capacity
             if not finished:
-                del self._finished_of[account]
+                del self._finished_of[account], self._evictable[account]
         self._charge(account, -log.capacity)
         self._starved.discard(log)
         self._relieve()

@@ -138,3 +138,19 @@ async def test_an_event_that_was_sent_frees_its_bytes_at_the_cap() -> None:
         await read(reader)
     assert store.size <= 50_000
     assert log.last - log.first < 51
+
+
+async def test_finished_logs_stay_where_their_bytes_would_not_be_enough() -> None:
+    """Replays must not be lost for a grant that fails all the same."""
+    store = MemoryStore(max_bytes=100_000, max_log_bytes=100_000, owner_share=1.0, clock=FakeClock())
+    done, running, _, other = [
+        await store.create(new_stream_id(store.tag), head(account), window=10**6) for account in "abca"
+    ]
+    done.append(b"x" * 4000)
+    done.close(Outcome.DONE)
+    assert running.append(b"x" * 60_000) is True
+    assert running.append(b"x" * 39_000) is False, "twice its capacity is more than there can be"
+    assert await store.open(done.stream) is done
+    assert other.append(b"x" * 33_000) is True, "there is room for this one, once the finished log has gone"
+    assert isinstance(await store.open(done.stream), Tombstone)
+    await store.aclose()
