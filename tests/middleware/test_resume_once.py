@@ -556,3 +556,87 @@ async def test_a_client_of_respond_async_may_leave_before_the_answer() -> None:
         await first.finished()
         assert not run.disconnected.is_set()
         assert first.sent_after_disconnect == []
+
+
+# -- the first has left before its app has answered
+
+
+@pytest.mark.parametrize("leave", ["drop", "cancel"])
+@pytest.mark.parametrize("more", [{}, {"prefer": "respond-async"}])
+async def test_an_answer_that_is_no_stream_reaches_nobody_whose_call_has_returned(
+    leave: str, more: dict[str, str]
+) -> None:
+    async with Site() as site:
+        first = ask(site, **more)
+        run = await site.run()
+        await until(lambda: run.got != b"")
+        if leave == "drop":
+            first.drop()
+        else:
+            first.cancel()
+            await first.finished()
+        await settle()
+        run.begin(start([(b"content-type", b"application/json")]))
+        run.begin(body(b"{}", False))
+        run.begin(None)
+        await until(run.over.is_set)
+        await first.finished()
+        assert first.violations == []
+        second = ask(site)
+        await (await site.run(2)).stream("2")
+        assert (await second.event()).data == "2"
+
+
+@pytest.mark.parametrize("leave", ["drop", "cancel"])
+async def test_own_ids_reach_nobody_whose_call_has_returned(leave: str) -> None:
+    async with Site() as site:
+        first = ask(site)
+        run = await site.run()
+        await until(lambda: run.got != b"")
+        if leave == "drop":
+            first.drop()
+        else:
+            first.cancel()
+            await first.finished()
+        await settle()
+        run.begin(start())
+        run.begin(body(b"id: 1\ndata: x\n\n"))
+        run.begin(body(b"id: 2\ndata: y\n\n", False))
+        run.begin(None)
+        await until(run.over.is_set)
+        await first.finished()
+        assert first.violations == []
+
+
+async def test_a_server_that_cancels_a_call_whose_stream_has_the_apps_own_ids_cancels_the_app() -> None:
+    for late in (False, True):
+        async with Site() as site:
+            first = site.connect()
+            run = await site.run()
+            await run.start()
+            if late:
+                await site.clock.advance(HOLD)
+            await run.put(body(b"id: 1\ndata: x\n\n"))
+            await first.event()
+            first.cancel()
+            await first.finished()
+            await until(run.over.is_set)
+            assert run.cancelled
+
+
+async def test_respond_async_lets_an_exception_before_the_start_through() -> None:
+    async with Site() as site:
+        first = site.connect(headers={"accept": "*/*", "prefer": "respond-async"})
+        run = await site.run()
+        run.begin(RuntimeError("boom"))
+        with pytest.raises(RuntimeError, match="boom"):
+            await first.finished()
+
+
+async def test_streams_started_by_respond_async_count_as_detached() -> None:
+    async with Site(max_detached=2, linger=None) as site:
+        for number in (1, 2, 3):
+            first = site.connect(f"/{number}", headers={"accept": "*/*", "prefer": "respond-async"})
+            await (await site.run(number)).stream("1")
+            await first.finished()
+        assert [run.disconnected.is_set() for run in site.stage.runs] == [True, False, False]

@@ -205,6 +205,30 @@ async def test_a_poll_waits_for_the_first_event_as_long_as_it_prefers() -> None:
         assert data(await answer(waiting)) == ["2"]
 
 
+async def test_pings_do_not_end_a_polls_wait() -> None:
+    """Else a client that lives by polling would ask again at each of them."""
+    async with Site() as site:
+        first, run = await site.started("1")
+        waiting = poll(site, f"{first.own_url}&after=1", wait=25)
+        for _ in range(5):
+            await site.clock.advance(1)
+            await run.put(body(b": ping\n\n"), body(b"retry: 5000\n\n"))
+        assert not waiting.started
+        await run.say("2")
+        assert data(await answer(waiting)) == ["2"]
+
+
+async def test_a_poll_is_given_the_events_behind_a_block_without_data() -> None:
+    async with Site() as site:
+        first, run = await site.started("1")
+        await run.put(body(b"retry: 5000\n\n"))
+        await run.say("2")
+        await first.event()
+        polled = await answer(poll(site, f"{first.own_url}&after=1"))
+        assert data(polled) == ["2"]
+        assert polled["cursor"] == polled["events"][0]["id"]
+
+
 async def test_a_poll_that_waited_in_vain_says_so() -> None:
     async with Site() as site:
         first, _ = await site.started("1")
