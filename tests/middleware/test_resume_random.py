@@ -97,8 +97,9 @@ ACTS = st.lists(
 class Client:
     """One client of the stream, over as many connections as it takes."""
 
-    def __init__(self, site: Site, like: bool, server: str) -> None:
+    def __init__(self, site: Site, like: bool, server: str, *, gaps: bool = False) -> None:
         self.site = site
+        self.gaps = gaps  # it may be told of gaps, which it keeps as events named "reset"
         self.headers = EVENTSOURCE if like else READER
         self.server = server
         self.browser = Interpreter()
@@ -127,6 +128,9 @@ class Client:
         arrived = connection.body
         upto = self._read + (len(arrived) - self._read) * tenths // 10
         for event in self.browser.feed(arrived[self._read : upto]):
+            if self.gaps and event.event == "streamware.reset":
+                self.got.append(("reset", ""))
+                continue
             assert not event.event.startswith("streamware."), event
             if event.event == "error" and self.headers == READER and self.server == "daphne":
                 continue  # where a server cannot cut, others than EventSources are told so that they were thrown out
@@ -250,6 +254,80 @@ async def test_every_client_gets_the_uncut_stream_and_the_app_runs_once(
             assert client.ids == sorted(set(client.ids))
         assert site.runs == 1
         assert site.counted("resume.gap", "gap") == 0
+
+
+LARGE = 250  # max_event_bytes, of which some events are larger
+
+
+@st.composite
+def large_bodies(draw: st.DrawFn) -> tuple[list[bytes], list[bytes]]:
+    """The data of a body's events, each another, and its messages."""
+    sizes = draw(st.lists(st.sampled_from([1, 10, 200, 300, 900, 3000]), max_size=8))
+    data = [b"first", *(b"%d %b" % (number, b"x" * size) for number, size in enumerate(sizes))]
+    whole = b"".join(b"data: %b\n\n" % one for one in data)
+    cuts = sorted(draw(st.lists(st.integers(0, len(whole)), max_size=16)))
+    return data, [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+
+
+@run_many
+@given(
+    large_bodies(),
+    ACTS,
+    st.integers(1, 3),
+    st.sampled_from(sorted(SERVERS)),
+    st.sampled_from([400, 256 * 1024]),
+    st.sampled_from([2, 16]),
+    st.booleans(),
+)
+async def test_only_events_too_large_to_keep_are_ever_missed_and_never_in_silence(
+    sent: tuple[list[bytes], list[bytes]],
+    acts: list[Act],
+    count: int,
+    server: str,
+    window: int,
+    max_readers: int,
+    straight: bool,
+) -> None:
+    data, messages = sent
+    left = list(messages)
+    async with Site(
+        window=window,
+        max_readers=max_readers,
+        max_event_bytes=LARGE,
+        linger=None,
+        around=as_uvicorn if straight else None,
+    ) as site:
+        clients = [Client(site, True, server, gaps=True) for _ in range(count)]
+        clients[0].begin()
+        run = await site.run()
+        run.begin(start())
+        while left and not clients[0].connection.started:
+            run.begin(body(left.pop(0)))
+            await settle()
+        assert clients[0].connection is not None
+        await clients[0].connection.start()
+        url = clients[0].connection.own_url
+        for one in acts:
+            await act(site, clients, left, one, url)
+        await finish(site, clients, left, url)
+        for client in clients:
+            got = [one.encode() for name, one in client.got if name != "reset"]
+            told = client.got + [("end", "")]
+            place = 0
+            for number, one in enumerate(data):
+                if place < len(got) and got[place] == one:
+                    place += 1
+                    continue
+                assert len(one) + 7 > LARGE, f"event {number} was lost"
+                assert place == len(got) or ("reset", "") in between(told, got, place), f"event {number}: in silence"
+            assert place == len(got), "an event came twice, torn, or out of order"
+        assert site.runs == 1
+
+
+def between(told: list[tuple[str, str]], got: list[bytes], place: int) -> list[tuple[str, str]]:
+    """What a client was told between its events number ``place - 1`` and ``place``."""
+    places = [number for number, (name, _) in enumerate(told) if name != "reset"]
+    return told[places[place - 1] + 1 if place else 0 : places[place]]
 
 
 @run_many
