@@ -190,10 +190,10 @@ class ResumeMiddleware(BaseMiddleware):
         inbound = Inbound(scope, receive)
         try:
             call = Call(self.app, scope, send, inbound, request, identity, self._options, self._worker)
-            if asked is not None:
-                await resource.serve(call, asked)
-            else:
-                await start.serve(call)
+            reader = await (start.serve(call) if asked is None else resource.serve(call, asked))
+            del call, request, identity, asked, scope
+            if reader is not None:
+                await reader.run()
         finally:
             inbound.release()
 

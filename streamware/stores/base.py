@@ -215,8 +215,9 @@ class Store(Protocol):
         """Take an idempotency key for ``stream``, atomically, or learn who holds it."""
         ...
 
-    async def settle(self, key: str, started: bool) -> None:
-        """The claim's stream has started (the key then lives as long as its log); or it is none, and the key free."""
+    async def settle(self, key: str, stream: str, started: bool) -> None:
+        """The claim's stream has started (the key then lives as long as its log); or it is none, and the key is free.
+        Nothing is done where the key is no longer ``stream``'s."""
 
     async def settled(self, key: str, timeout: float) -> Claim | None:
         """Wait, at most ``timeout`` seconds, for the holder of ``key`` to settle: the settled claim; None where the

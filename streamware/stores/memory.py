@@ -188,9 +188,9 @@ class MemoryStore:
         self._keys[stream] = key
         return Claim(True, stream, fingerprint, False)
 
-    async def settle(self, key: str, started: bool) -> None:
+    async def settle(self, key: str, stream: str, started: bool) -> None:
         held = self._claims.get(key)
-        if held is None:
+        if held is None or held.stream != stream:
             return
         if started:
             held.settled = True

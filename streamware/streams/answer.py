@@ -57,14 +57,16 @@ def answer(
     found: Log | Tombstone | None,
     *,
     eventsource_like: bool,
+    may_restart: bool,
     on_done: str,
     on_expired: str,
     waited: bool = False,
 ) -> Answer:
     """The answer to a cursor of ours at ``seq``. ``found`` is None also where it is somebody else's: the two look
-    alike from outside. Without ``on_done="restart"`` only EventSource-likes, which are GETs, ever start afresh."""
+    alike from outside. ``may_restart``: the method is one that may be repeated, a GET; nothing else starts afresh
+    without ``on_done="restart"``."""
     if found is None:
-        if not eventsource_like:
+        if not eventsource_like or not may_restart:
             return Gone("unknown")
         return Start("unknown") if on_expired == "restart" else NoContent()
     if isinstance(found, Tombstone):
@@ -89,7 +91,10 @@ def answer(
 def _ended(outcome: Outcome, eventsource_like: bool, on_done: str, reason: str) -> Answer:
     if on_done == "restart" and outcome is Outcome.DONE:
         return Start()
-    return NoContent() if eventsource_like else Gone(reason, outcome)
+    if not eventsource_like:
+        return Gone(reason, outcome)
+    # A feed that lives by reconnects is to go on when its worker has come back, too; it is told that it has been cut.
+    return Start(outcome.value) if on_done == "restart" and outcome is not Outcome.STOPPED else NoContent()
 
 
 def _ahead(seq: int, log: Log, eventsource_like: bool, waited: bool) -> Answer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
 from ..paths import path_within_mount
@@ -15,11 +14,9 @@ from .asked import Request
 from .inbound import Inbound
 from .options import AHEAD_WAIT, DISCARD_WAIT, Options
 from .owner import Identity
-from .reader import Left, Reader
+from .reader import Reader
 from .response import gone_denial, later_start
 from .worker import Worker
-
-logger = logging.getLogger("streamware.resume")
 
 
 @dataclass(slots=True)
@@ -40,9 +37,11 @@ class Call:
         """The path that options go by."""
         return path_within_mount(self.scope)
 
-    def without_cursor(self) -> None:
-        """The app is not to see the cursor: it is ours, and means nothing to it."""
-        self.scope = {**self.scope, "headers": headers.without(self.scope["headers"], b"last-event-id")}
+    def without(self, name: bytes) -> None:
+        """Take a header from what the app will see."""
+        left = headers.without(self.scope["headers"], name)
+        if len(left) < len(self.scope["headers"]):
+            self.scope = {**self.scope, "headers": left}
 
     async def find(self, stream: str, *, any_method: bool = False) -> Log | Tombstone | None:
         """What is known of ``stream``, if this request may know of it: its owner's, on its path and by its method.
@@ -65,7 +64,8 @@ class Call:
             decision = answer(
                 seq,
                 found,
-                eventsource_like=self.request.eventsource_like and self.scope["method"] == "GET",
+                eventsource_like=self.request.eventsource_like,
+                may_restart=self.scope["method"] == "GET",
                 on_done=self.options.on_done[self.path],
                 on_expired=self.options.on_expired[self.path],
                 waited=waited,
@@ -76,41 +76,45 @@ class Call:
                 await found.reach(decision.seq, AHEAD_WAIT)
             waited = True
 
-    async def give(self, decision: Follow | NoContent | Gone, log: Log | None, stream: str) -> None:
-        """Answer with what was decided about ``stream``."""
+    async def give(self, decision: Follow | NoContent | Gone, log: Log | None, stream: str) -> Reader | None:
+        """Answer with what was decided about ``stream``; with a reader to be run, where it is to be followed."""
         observer = self.options.observer
         if isinstance(decision, Follow) and log is not None:
-            observer.count("resume.resumed")
             preface = b""
             if decision.reset is not None:
                 observer.count("resume.gap", reason=decision.reset)
                 earliest = f"{stream}.{decision.after}"
                 preface = sse.control_event("reset", {"reason": decision.reset, "earliest": earliest})
-            reader = self.reader(log, decision.after)
+            reader = self.reader(log, decision.after, later_start(stream, log.head), preface)
             if not self.request.eventsource_like and log.last > decision.after:
                 behind = await reader.gap()
                 if behind is not None:  # before a byte is sent: afterwards it could only be cut, again and again
                     reader.leave()
-                    await self.give(Gone("gap", log.outcome, behind), None, stream)
-                    return
-            self.inbound.on_change = lambda: reader.gone() if self.inbound.gone else None
-            self.inbound.drain()
-            await follow(reader, later_start(stream, log.head), preface)
-        elif isinstance(decision, Gone):
+                    return await self.give(Gone("gap", log.outcome, behind), None, stream)
+            observer.count("resume.resumed")
+            inbound = self.inbound
+            inbound.on_change = lambda: reader.gone() if inbound.gone else None
+            inbound.drain()
+            return reader
+        if isinstance(decision, Gone):
             observer.count("resume.gone", reason=decision.reason)
             await self.deny(gone_denial(decision, stream))
         else:
             observer.count("resume.no_content")
             await self.answer(no_content(self.scope))
+        return None
 
-    def reader(self, log: Log, after: int) -> Reader:
-        """This connection, as a reader of ``log`` behind event ``after``."""
+    def reader(self, log: Log, after: int, start: Message, preface: bytes) -> Reader:
+        """This connection, as a reader of ``log`` behind event ``after``. It is in the log's list from here on: run it,
+        or let it leave."""
         return Reader(
             self.scope,
             self.send,
             self.inbound,
             log,
             after,
+            start,
+            preface,
             eventsource_like=self.request.eventsource_like,
             options=self.options,
             worker=self.worker,
@@ -134,13 +138,3 @@ class Call:
         self.options.observer.count("resume.refused", reason="store_unavailable")
         denial = Denial(503, "The stream store is away", retry_after=self.options.retry)
         await self.deny(denial, soft=self.scope["method"] == "GET")
-
-
-async def follow(reader: Reader, start: Message, preface: bytes) -> Left:
-    """Run ``reader`` to its end. What the server's ``send`` raises ends it too, and goes no further: the response has
-    begun."""
-    try:
-        return await reader.run(start, preface)
-    except Exception:
-        logger.debug("a connection was lost in the middle of a send", exc_info=True)
-        return Left.GONE

@@ -13,7 +13,6 @@ Rules (research: servers differ):
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 
 from ..types import Clock, Message, Receive, Scope
@@ -37,7 +36,7 @@ class Inbound:
         self._unread = 0
         self._watch = False
         self._drain = False
-        self.queue: deque[Message] = deque()
+        self.queue: list[Message] = []  # short, and most often empty
         self.complete = has_no_body(scope)
         self.gone = False
         self.error: BaseException | None = None
@@ -48,7 +47,7 @@ class Inbound:
         """The next message of the request that has arrived and was not taken yet."""
         if not self.queue:
             return None
-        message = self.queue.popleft()
+        message = self.queue.pop(0)
         self._unread -= len(message.get("body", b""))
         if self._watch:
             self.pull()
@@ -56,7 +55,7 @@ class Inbound:
 
     def put_back(self, messages: list[Message]) -> None:
         """Messages that somebody read ahead of the app."""
-        self.queue.extendleft(reversed(messages))
+        self.queue[:0] = messages
         self._unread += sum(len(message.get("body", b"")) for message in messages)
 
     def watch(self) -> None:

@@ -94,6 +94,10 @@ class Intake:
         """What the app sent before its first event, for the first reader."""
         return self._probe.preface
 
+    def release_start(self) -> None:
+        """The first reader has what it needs of the start."""
+        self._probe.release()
+
     @property
     def logs(self) -> bool:
         """There is a log, and the app has not ended it."""
@@ -133,7 +137,7 @@ class Intake:
                 await self._hand_over(log, items, message.get("more_body", False))
                 return
         if not message.get("more_body", False):
-            self._finish(log)
+            await self._finish(log)
 
     async def _log_items(self, log: ProducerLog, items: Sequence[bytes | sse.Piece]) -> None:
         for item in items:
@@ -153,8 +157,8 @@ class Intake:
         finally:
             self.waits = False
 
-    def _finish(self, log: ProducerLog) -> None:
-        self._writer.finish(log)
+    async def _finish(self, log: ProducerLog) -> None:
+        await self._writer.finish(log)
         self._enter(Phase.ENDED)
         log.close(Outcome.DONE)
         self._on_end()
@@ -211,7 +215,7 @@ class Intake:
             await self._log_items(self.log, probe.first)
             probe.first = ()
             if not message.get("more_body", False):
-                self._finish(self.log)
+                await self._finish(self.log)
 
     async def _pass(self, message: Message | None = None) -> None:
         """It is no stream of ours: from here on the app has the server's ``send``, beginning with what was held."""

@@ -65,6 +65,10 @@ class Probe:
         bodies: list[Message] = [{"type": "http.response.body", "body": body, "more_body": True} for body in held]
         return bodies if self.start is None else [self.start, *bodies]
 
+    def release(self) -> None:
+        """Nobody will ask for what was held any more."""
+        self.start, self.preface, self._held, self.first = None, b"", [], ()
+
     def may_be_stream(self, start: Message) -> bool:
         """What the head of the response says. Takes note of how events are framed in it."""
         given: RawHeaders = list(start.get("headers") or [])

@@ -94,7 +94,13 @@ class Producer:
             inbound.pull()
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(waiter)
-            await waiter
+            try:
+                await waiter
+            finally:
+                if (
+                    waiter in self._waiting
+                ):  # cancelled: frameworks look for an instant whether the client has gone
+                    self._waiting.remove(waiter)
 
     async def _run(self) -> None:
         try:
@@ -117,6 +123,15 @@ class Producer:
             report(task, told=self.intake.told)
 
     # -- the client's side
+
+    async def reader_left(self, *, handed_over: bool) -> None:
+        """The connection that started the stream reads no more; ``handed_over``: the app has it now."""
+        self.on_gone = _nothing
+        waits = self.intake.handed_over
+        if waits is not None and not waits.done():
+            waits.set_result(None)
+            if handed_over and self.task is not None:
+                await self.task
 
     async def caller_cancelled(self) -> None:
         """The server has cancelled the call while it was undecided: a disconnect, and treated as one."""

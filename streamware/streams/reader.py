@@ -11,7 +11,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import enum
+import logging
 
 import msgspec
 
@@ -26,37 +26,31 @@ from .response import error_block
 from .servers import accepts_without_limit, cuts_visibly
 from .worker import Worker
 
-
-class Left(enum.Enum):
-    """Why a reader ended."""
-
-    COMPLETE = "complete"  # the log's end was told
-    GONE = "gone"  # the client has left
-    HANDED_OVER = "handed over"  # the stream turned out to be the app's own
-    CUT = "cut"  # visibly incomplete: the caller returns without a final body
+logger = logging.getLogger("streamware.resume")
 
 
 class Reader:
     """Follows ``log`` from behind event ``after`` over one connection."""
 
     __slots__ = (
-        "_ahead",
-        "_allowance", "_direct", "_due", "_evicted", "_inbound", "_limitless", "_options", "_paced", "_place",
-        "_scope", "_send", "_worker", "eventsource_like", "log", "producer",
+        "_ahead", "_allowance", "_direct", "_due", "_evicted", "_inbound", "_limitless", "_options", "_paced", "_place",
+        "_scope", "_send", "_worker", "eventsource_like", "log", "preface", "producer", "start",
     )  # fmt: skip
 
     def __init__(
-        self, scope: Scope, send: Send, inbound: Inbound, log: Log, after: int, *, eventsource_like: bool,
-        options: Options, worker: Worker,
+        self, scope: Scope, send: Send, inbound: Inbound, log: Log, after: int, start: Message, preface: bytes,
+        *, eventsource_like: bool, options: Options, worker: Worker,
     ) -> None:  # fmt: skip
         self.log = log
+        self.start: Message | None = start
+        self.preface = preface
         self.eventsource_like = eventsource_like
+        self.producer: Producer | None = None  # set where this is the connection that started the stream
         self._scope = scope
         self._send = send
         self._inbound = inbound
         self._options = options
         self._worker = worker
-        self.producer: Producer | None = None  # set where this is the connection that started the stream
         self._evicted = False
         self._place = log.reader(after)
         self._limitless = accepts_without_limit(scope)
@@ -94,47 +88,65 @@ class Reader:
         self._place.close()
         self._worker.leave(self)
 
-    async def run(self, start: Message, preface: bytes = b"") -> Left:
-        """Send ``start`` and ``preface``, then follow the log to its end."""
+    async def run(self) -> None:
+        """Send the start and the preface, then follow the log to its end. What the server's ``send`` raises ends this
+        too, and goes no further: the response has begun."""
+        handed_over = False
         try:
-            if self._inbound.gone:
-                return Left.GONE
-            await self._send(start)
-            if preface and not self._inbound.gone:
-                await self._send({"type": "http.response.body", "body": preface, "more_body": True})
-            if is_indifferent(self._send):
-                self._direct = self._place.sink = DirectSend(self._send, self._worker.ticks)
-            return await self._follow()
+            await self._open()
+            # In one frame with the wait for events: what a connection costs while nothing happens is what counts.
+            inbound, read, direct, producer = self._inbound, self._place.read, self._direct, self.producer
+            while not inbound.gone:
+                batch, self._ahead = self._ahead or await read(), None
+                if direct is not None:
+                    await direct.settle()
+                if inbound.gone:
+                    break
+                if producer is not None and producer.intake.handed_over is not None:
+                    handed_over = True
+                    break
+                if batch is None:
+                    if self._evicted:
+                        await self._cut("superseded")
+                    break
+                if await self._pass_on(batch):
+                    break
+        except Exception:
+            logger.debug("a connection was lost in the middle of a send", exc_info=True)
         finally:
             self.leave()
             if self._direct is not None and self._direct.rest is not None:
                 self._direct.rest.close()
+            if self.producer is not None:
+                await self.producer.reader_left(handed_over=handed_over)
 
-    async def _follow(self) -> Left:
-        send, inbound, read, direct = self._send, self._inbound, self._place.read, self._direct
-        while True:
-            batch, self._ahead = self._ahead or await read(), None
-            if direct is not None:
-                await direct.settle()
-            if inbound.gone:
-                return Left.GONE
-            if self.producer is not None and self.producer.intake.handed_over is not None:
-                return Left.HANDED_OVER
-            if batch is None:
-                return await self._cut("superseded") if self._evicted else Left.GONE
-            if batch.gap:
-                self._options.observer.count("resume.gap", reason="live")
-                if batch.torn or not self.eventsource_like:
-                    return await self._cut("gap", torn=batch.torn)
-            body = self._bytes_of(batch)
-            if batch.outcome is not None and batch.outcome in (Outcome.DONE, Outcome.STOPPED) and not batch.torn:
-                return await self._end(body)
-            if body:
-                await send({"type": "http.response.body", "body": body, "more_body": True})
-                if self._limitless:
-                    await self._keep_pace(len(body))
-            if batch.outcome is not None:
-                return await self._end_early(batch.outcome, batch.torn)
+    async def _open(self) -> None:
+        start, preface, self.start, self.preface = self.start, self.preface, None, b""
+        if start is not None and not self._inbound.gone:
+            await self._send(start)
+        if preface and not self._inbound.gone:
+            await self._send({"type": "http.response.body", "body": preface, "more_body": True})
+        if is_indifferent(self._send):
+            self._direct = self._place.sink = DirectSend(self._send, self._worker.ticks)
+
+    async def _pass_on(self, batch: Batch) -> bool:
+        """Send what was read. True where that was the last of it."""
+        if batch.gap:
+            self._options.observer.count("resume.gap", reason="live")
+            if batch.torn or not self.eventsource_like:
+                await self._cut("gap", torn=batch.torn)
+                return True
+        body = self._bytes_of(batch)
+        if batch.outcome is not None and batch.outcome in (Outcome.DONE, Outcome.STOPPED) and not batch.torn:
+            await self._end(body)
+            return True
+        if body:
+            await self._send({"type": "http.response.body", "body": body, "more_body": True})
+            if self._limitless:
+                await self._keep_pace(len(body))
+        if batch.outcome is not None:
+            await self._end_early(batch.outcome, batch.torn)
+        return batch.outcome is not None
 
     def _bytes_of(self, batch: Batch) -> bytes:
         body = b"".join(batch.events)
@@ -145,30 +157,31 @@ class Reader:
             body = sse.control_event("reset", {"reason": "gap", "earliest": earliest}) + body
         return body
 
-    async def _end(self, body: bytes) -> Left:
+    async def _end(self, body: bytes) -> None:
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
-        return Left.COMPLETE
 
-    async def _end_early(self, outcome: Outcome, torn: bool) -> Left:
+    async def _end_early(self, outcome: Outcome, torn: bool) -> None:
         if not self.eventsource_like or torn:
-            return await self._cut(outcome.value, torn=torn)
+            await self._cut(outcome.value, torn=torn)
+            return
         # An EventSource comes back after any end; its cursor is then answered by 204.
         cursor = f"{self.log.stream}.{self._place.position}"
-        return await self._end(sse.control_event(outcome.value, {"cursor": cursor}))
+        await self._end(sse.control_event(outcome.value, {"cursor": cursor}))
 
-    async def _cut(self, reason: str, *, torn: bool = False) -> Left:
-        """End so that it does not look complete."""
+    async def _cut(self, reason: str, *, torn: bool = False) -> None:
+        """End so that it does not look complete: where the server can cut, by returning without a final body."""
         self._options.observer.count("resume.cut", reason=reason)
         if cuts_visibly(self._scope):
-            return Left.CUT
-        # An EventSource comes back after any end. An error event would complete a torn one: parsers drop what has no
-        # blank line.
-        if torn or self.eventsource_like:
-            return await self._end(b"")
+            return
         error = {"error": {"type": f"streamware.{reason}", "message": f"The stream did not complete: {reason}."}}
-        if self.log.head.media_type == "text/event-stream":
-            return await self._end(error_block(error) + b"\n")
-        return await self._end(msgspec.json.encode(error) + b"\n")
+        if torn or self.eventsource_like:
+            # An EventSource comes back after any end. An error event would complete a torn one: parsers drop what has
+            # no blank line.
+            await self._end(b"")
+        elif self.log.head.media_type == "text/event-stream":
+            await self._end(error_block(error) + b"\n")
+        else:
+            await self._end(msgspec.json.encode(error) + b"\n")
 
     async def _keep_pace(self, size: int) -> None:
         """A server that takes everything says nothing of its client. What the log can hold goes out at once, more

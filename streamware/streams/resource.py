@@ -20,6 +20,7 @@ from ..wire.denial import Denial, no_content
 from .answer import Answer, Follow, Gone, NoContent
 from .call import Call
 from .options import MAX_WAIT
+from .reader import Reader
 from .response import EVENT_STREAM, STREAM_PARAMETER, VARY, later_start, stream_location
 
 
@@ -86,12 +87,12 @@ def wait_of(prefer: dict[str, str]) -> float:
     return min(float(given), MAX_WAIT) if given.isascii() and given.isdigit() else 0.0
 
 
-async def serve(call: Call, asked: Asked) -> None:
-    """Answer a request to a stream's own URL."""
+async def serve(call: Call, asked: Asked) -> Reader | None:
+    """Answer a request to a stream's own URL; with a reader to be run, where it is to be followed."""
     method = call.scope["method"]
     if method not in ("GET", "HEAD", "DELETE"):
         await call.deny(Denial(405, "Streams can be read and stopped", headers=((b"allow", b"DELETE, GET, HEAD"),)))
-        return
+        return None
     try:
         found = await call.find(asked.stream, any_method=True)
         if found is None:
@@ -102,9 +103,10 @@ async def serve(call: Call, asked: Asked) -> None:
             end: Message = {"type": "http.response.body", "body": b"", "more_body": False}
             await call.answer([later_start(asked.stream, found.head), end])
         else:
-            await read(call, asked, found)
+            return await read(call, asked, found)
     except StoreUnavailable:
         await call.store_is_away()
+    return None
 
 
 async def stop(call: Call, stream: str) -> None:
@@ -115,7 +117,7 @@ async def stop(call: Call, stream: str) -> None:
     await call.answer(no_content(call.scope))
 
 
-async def read(call: Call, asked: Asked, found: Log | Tombstone) -> None:
+async def read(call: Call, asked: Asked, found: Log | Tombstone) -> Reader | None:
     """GET: as SSE, or as a poll. A poll is told of the outcome in its body, so it never gets 204."""
     after = asked.after.seq if asked.after is not None else 0
     log = None if isinstance(found, Tombstone) else found
@@ -123,14 +125,14 @@ async def read(call: Call, asked: Asked, found: Log | Tombstone) -> None:
         call.request = replace(call.request, eventsource_like=False)
         if log is not None and log.first - 1 <= after <= log.last:
             await poll(call, log, after)
-            return
+            return None
     decision: Answer = Follow(0) if log is not None and after == log.last == 0 else await call.decide(after, found)
     if isinstance(decision, Follow) and log is not None and wants_poll(call.scope):
         await poll(call, log, decision.after)
-    elif isinstance(decision, Follow | Gone):
-        await call.give(decision, log, asked.stream)
-    else:  # on its own URL nothing starts afresh
-        await call.give(NoContent(), log, asked.stream)
+        return None
+    if not isinstance(decision, Follow | Gone):  # on its own URL nothing starts afresh
+        decision = NoContent()
+    return await call.give(decision, log, asked.stream)
 
 
 async def poll(call: Call, log: Log, after: int) -> None:
@@ -147,16 +149,19 @@ async def poll(call: Call, log: Log, after: int) -> None:
                 timer = options.clock.call_later(wait, place.close)
             else:
                 place.close()
-        batch = await place.read()
-        if batch is not None and batch.gap:
-            behind = batch.last - len(batch.events) + 1
-            await call.give(Gone("gap", log.outcome, behind), log, log.stream)
-            return
-        events = list(batch.events) if batch is not None else []
-        last = batch.last if batch is not None else after
-        first = last - len(events) + 1
-        told = (polled_event(event, f"{log.stream}.{first + i}") for i, event in enumerate(events))
-        polled = [event for event in told if event is not None]
+        polled: list[PolledEvent] = []
+        last, told = after, False
+        while not polled and not told:  # an app's own pings, and blocks without data, end no wait
+            batch = await place.read()
+            if batch is None:
+                break
+            behind = batch.last - len(batch.events)
+            if batch.gap:
+                await call.give(Gone("gap", log.outcome, behind + 1), log, log.stream)
+                return
+            last, told = batch.last, batch.outcome is not None
+            events = (polled_event(event, f"{log.stream}.{behind + 1 + i}") for i, event in enumerate(batch.events))
+            polled = [event for event in events if event is not None]
         outcome = log.outcome if log.outcome is not None and last == log.last else None  # told with the last event only
         body = msgspec.json.encode(Poll(polled, f"{log.stream}.{last}", outcome))
         options.observer.count("resume.polled")

@@ -7,22 +7,23 @@ import hashlib
 
 from ..exceptions import StoreUnavailable
 from ..stores.base import Claim, Tombstone
-from ..wire import headers, sse
+from ..wire import sse
 from ..wire.cursor import new_stream_id
 from ..wire.denial import Denial
 from .answer import Follow, Gone, NoContent, Start
 from .asked import LONE_KEY_LENGTH
-from .call import Call, follow
+from .call import Call
 from .intake import Verdict
 from .options import ASYNC_LINGER, CLAIM_WAIT, KEYED_BODY_BYTES
 from .producer import Producer
-from .reader import Left
+from .reader import Reader
 from .resource import accepted
 from .response import first_start, later_start
 
 
-async def serve(call: Call) -> None:
-    """Answer a request on the app's own URL: by the log that its cursor names, or by the app."""
+async def serve(call: Call) -> Reader | None:
+    """Answer a request on the app's own URL: by the log that its cursor names, or by the app. A reader that is returned
+    is to be run: the frames and objects that led to it are not kept for as long as it reads."""
     start = Start()
     cursor = call.request.cursor
     if cursor is not None and cursor.tag not in call.worker.inner_tags:
@@ -38,33 +39,31 @@ async def serve(call: Call) -> None:
             found = await call.find(cursor.stream) if ours else None
         except StoreUnavailable:
             await call.store_is_away()
-            return
+            return None
         decision = await call.decide(cursor.seq, found)
         if isinstance(decision, Follow | NoContent | Gone):
-            await call.give(decision, None if isinstance(found, Tombstone) else found, cursor.stream)
-            return
+            return await call.give(decision, None if isinstance(found, Tombstone) else found, cursor.stream)
         if isinstance(decision, Start):
             start = decision
         if ours:  # another store's may be that of a Streamware further in, unknown to us since we restarted
-            call.without_cursor()
+            call.without(b"last-event-id")
     key = call.request.key
     if key is not None and (call.identity.known or len(key) >= LONE_KEY_LENGTH):
-        await start_once(call, start, key)
-    else:
-        await run(call, start)
+        return await start_once(call, start, key)
+    return await run(call, start)
 
 
-async def start_once(call: Call, start: Start, key: bytes) -> None:
+async def start_once(call: Call, start: Start, key: bytes) -> Reader | None:
     """Run the app unless a request with ``key`` has; join its stream then. The key counts within its owner, method,
     path and query."""
-    scope, inbound, store = call.scope, call.inbound, call.options.store
+    scope, inbound = call.scope, call.inbound
     body = await inbound.body(KEYED_BODY_BYTES)
     if body is None:
         call.options.observer.count("resume.refused", reason="body_too_large")
         await call.deny(Denial(413, f"With an Idempotency-Key a body is at most {KEYED_BODY_BYTES} bytes"))
-        return
+        return None
     if inbound.gone and not inbound.complete:
-        return
+        return None
     inbound.put_back(body)
     fingerprint = hashlib.sha256(b"".join(message.get("body", b"") for message in body)).digest()
     owner = call.identity.account if call.identity.known else ""
@@ -75,10 +74,10 @@ async def start_once(call: Call, start: Start, key: bytes) -> None:
         claim = await take(call, name, fingerprint)
     except StoreUnavailable:
         await call.store_is_away()
-        return
+        return None
     if claim.won:
-        await run(call, start, claim, name)
-    elif claim.fingerprint != fingerprint:
+        return await run(call, start, claim, name)
+    if claim.fingerprint != fingerprint:
         call.options.observer.count("resume.refused", reason="key_reused")
         await call.deny(Denial(422, "This Idempotency-Key was used with another body"))
     elif not claim.settled:
@@ -88,10 +87,10 @@ async def start_once(call: Call, start: Start, key: bytes) -> None:
         )
     else:
         try:
-            await join(call, claim)
+            return await join(call, claim)
         except StoreUnavailable:
-            await store.settle(name, started=True)
             await call.store_is_away()
+    return None
 
 
 async def take(call: Call, name: str, fingerprint: bytes) -> Claim:
@@ -107,27 +106,28 @@ async def take(call: Call, name: str, fingerprint: bytes) -> Claim:
             return settled
 
 
-async def join(call: Call, claim: Claim) -> None:
+async def join(call: Call, claim: Claim) -> Reader | None:
     """Read the stream that another request with the same key has started, from its beginning."""
     call.options.observer.count("resume.joined")
     found = await call.find(claim.stream)
     if found is None or isinstance(found, Tombstone):
-        await call.give(Gone("expired", None if found is None else found.outcome), None, claim.stream)
-    elif call.request.respond_async:
+        return await call.give(Gone("expired", None if found is None else found.outcome), None, claim.stream)
+    if call.request.respond_async:
         await accepted(call, claim.stream)
-    elif found.first == 1:
-        await call.give(Follow(0), found, claim.stream)
-    else:
-        gap = Follow(found.first - 1, "gap") if call.request.eventsource_like else Gone("gap", None, found.first)
-        await call.give(gap, found, claim.stream)
+        return None
+    if found.first == 1:
+        return await call.give(Follow(0), found, claim.stream)
+    gap = Follow(found.first - 1, "gap") if call.request.eventsource_like else Gone("gap", None, found.first)
+    return await call.give(gap, found, claim.stream)
 
 
-async def run(call: Call, start: Start, claim: Claim | None = None, name: str = "") -> None:
+async def run(call: Call, start: Start, claim: Claim | None = None, name: str = "") -> Reader | None:
     """Run the app, and be the first reader of its stream, if it is one."""
     options = call.options
+    call.without(b"accept-encoding")  # an inner compression would hide the events
     producer = Producer(
         call.app,
-        {**call.scope, "headers": headers.without(call.scope["headers"], b"accept-encoding")},
+        call.scope,
         call.send,
         call.inbound,
         stream=claim.stream if claim is not None else new_stream_id(options.store.tag),
@@ -138,7 +138,7 @@ async def run(call: Call, start: Start, claim: Claim | None = None, name: str = 
         worker=call.worker,
     )
     if claim is not None:
-        producer.intake.decided.add_done_callback(lambda verdict: settle(call, name, verdict))
+        producer.intake.decided.add_done_callback(lambda verdict: settle(call, name, claim.stream, verdict))
     if call.request.respond_async:
         producer.patience = ASYNC_LINGER
     task = producer.run()
@@ -160,33 +160,30 @@ async def run(call: Call, start: Start, claim: Claim | None = None, name: str = 
         producer.linger()
         await accepted(call, producer.stream)
     else:
-        await read_own(call, start, producer)
+        return first_reader(call, start, producer)
+    return None
 
 
-def settle(call: Call, name: str, verdict: asyncio.Future[Verdict]) -> None:
+def settle(call: Call, name: str, stream: str, verdict: asyncio.Future[Verdict]) -> None:
     """The run that holds the key has proved to be a stream, or none."""
     started = not verdict.cancelled() and verdict.result() is Verdict.LOGGED
-    settling = call.options.store.settle(name, started)
+    settling = call.options.store.settle(name, stream, started)
     call.worker.keep(asyncio.get_running_loop().create_task(settling))
 
 
-async def read_own(call: Call, start: Start, producer: Producer) -> None:
-    """Be the first reader of the log that this request has started."""
-    log, task = producer.log, producer.task
-    if log is None or task is None:
-        return
+def first_reader(call: Call, start: Start, producer: Producer) -> Reader | None:
+    """The connection that has started the stream, as its first reader."""
+    log, intake = producer.log, producer.intake
+    if log is None:
+        return None
     preface = b""
     if call.request.eventsource_like:
         if start.reset is not None:
             preface = sse.control_event("reset", {"reason": start.reset})
         preface += sse.primer(f"{log.stream}.0".encode())
-    reader = call.reader(log, 0)
+    head = later_start(log.stream, log.head) if intake.start is None else first_start(log.stream, intake.start)
+    reader = call.reader(log, 0, head, preface + intake.preface)
+    intake.release_start()
     reader.producer = producer
     producer.on_gone = reader.gone
-    given = producer.intake.start
-    head = first_start(log.stream, given) if given is not None else later_start(log.stream, log.head)
-    left = await follow(reader, head, preface + producer.intake.preface)
-    if producer.intake.handed_over is not None:
-        producer.intake.handed_over.set_result(None)
-        if left is Left.HANDED_OVER:
-            await task
+    return reader

@@ -130,10 +130,14 @@ class EventWriter:
                 data += self._prefix + b"%d" % self.seq + end + end
         await log.pass_by(data, piece.last)
 
-    def finish(self, log: ProducerLog) -> None:
+    async def finish(self, log: ProducerLog) -> None:
         """The body has ended: log what is left of it."""
-        rest = self._framer.finish()
-        if not self._lines and sse.is_comment(rest):
+        in_pieces, rest = self._framer.in_pieces, self._framer.finish()
+        if in_pieces:
+            self.seq += 1
+            log.unfinished = not self._lines
+            await log.pass_by(rest, True)
+        elif not self._lines and sse.is_comment(rest):
             log.aside(rest)
         elif rest.strip(b"\r\n"):
             self.seq += 1

@@ -16,12 +16,12 @@ _BLANK = (b"\n", b"\r\n")
 class LineFramer:
     """Cuts the body of one response into lines. ``feed`` takes its messages, ``finish`` gives what was left over."""
 
-    __slots__ = ("_buffer", "_in_pieces", "_max")
+    __slots__ = ("_buffer", "_max", "in_pieces")
 
     def __init__(self, max_event_bytes: int) -> None:
         self._max = max_event_bytes
         self._buffer = bytearray()  # the line under way, as far as no piece of it has left
-        self._in_pieces = False  # the line under way has begun to leave
+        self.in_pieces = False  # the line under way has begun to leave
 
     @property
     def pending(self) -> bytes:
@@ -34,12 +34,12 @@ class LineFramer:
         if not end:
             self._buffer += data
             return self._hold()
-        if self._buffer or self._in_pieces:
+        if self._buffer or self.in_pieces:
             self._buffer += data[:end]
             line = bytes(self._buffer)
             self._buffer.clear()
-            lines: list[bytes | Piece] = [Piece(line, True)] if self._in_pieces else self._whole(line)
-            self._in_pieces = False
+            lines: list[bytes | Piece] = [Piece(line, True)] if self.in_pieces else self._whole(line)
+            self.in_pieces = False
             return lines + self._cut(data[end:]) if end < len(data) else lines
         return self._whole(data) if end == len(data) else self._cut(data)
 
@@ -47,7 +47,7 @@ class LineFramer:
         """The body has ended: what comes behind the last line end. JSON readers take it for the last line."""
         rest = bytes(self._buffer)
         self._buffer.clear()
-        self._in_pieces = False
+        self.in_pieces = False
         return rest
 
     def _whole(self, line: bytes) -> list[bytes | Piece]:
@@ -68,9 +68,9 @@ class LineFramer:
     def _hold(self) -> list[bytes | Piece]:
         """Keep the unfinished line, unless it has grown too large."""
         buffer = self._buffer
-        if not buffer or (len(buffer) <= self._max and not self._in_pieces):
+        if not buffer or (len(buffer) <= self._max and not self.in_pieces):
             return []
-        self._in_pieces = True
+        self.in_pieces = True
         piece = Piece(bytes(buffer), False)
         buffer.clear()
         return [piece]

@@ -60,13 +60,13 @@ class Piece:
 class EventFramer:
     """Cuts the body of one response into blocks. ``feed`` takes its messages, ``finish`` gives what was left over."""
 
-    __slots__ = ("_buffer", "_has_cr", "_in_pieces", "_max", "_started", "ready")
+    __slots__ = ("_buffer", "_has_cr", "_max", "_started", "in_pieces", "ready")
 
     def __init__(self, max_event_bytes: int) -> None:
         self._max = max_event_bytes
         self._buffer = bytearray()  # the block under way, as far as no piece of it has left
         self._has_cr = False  # in the buffer
-        self._in_pieces = False  # the block under way has begun to leave
+        self.in_pieces = False  # the block under way has begun to leave
         self._started = False  # past the byte order mark that may open the stream
         self.ready = False  # at the start of a block, with nothing pending
 
@@ -89,7 +89,7 @@ class EventFramer:
         """The body has ended: the unfinished rest of it, which no client acts upon."""
         rest = bytes(self._buffer)
         self._buffer.clear()
-        self._has_cr = self._in_pieces = False
+        self._has_cr = self.in_pieces = False
         self.ready = self._started
         return rest
 
@@ -122,8 +122,8 @@ class EventFramer:
         block = bytes(buffer[:end])
         rest = bytes(buffer[rest_start:])
         buffer.clear()
-        blocks: list[bytes | Piece] = [Piece(block, True) if self._in_pieces or end > self._max else block]
-        self._has_cr = self._in_pieces = False
+        blocks: list[bytes | Piece] = [Piece(block, True) if self.in_pieces or end > self._max else block]
+        self._has_cr = self.in_pieces = False
         self.ready = True
         return blocks + self._cut(rest) if rest else blocks
 
@@ -151,9 +151,9 @@ class EventFramer:
         """Keep the unfinished block, unless it has grown too large: then all but the end of its last line leaves, so
         that the last piece has a line end whole, whatever comes."""
         buffer = self._buffer
-        if len(buffer) <= self._max and not self._in_pieces:
+        if len(buffer) <= self._max and not self.in_pieces:
             return []
-        self._in_pieces = True
+        self.in_pieces = True
         keep = 2 if buffer.endswith(b"\r\n") else 1 if buffer.endswith((b"\r", b"\n")) else 0
         cut = len(buffer) - keep
         if not cut:

@@ -75,7 +75,7 @@ async def test_nothing_is_left_once_all_has_expired(build: Build) -> None:
     for turn in range(20):
         log = await world.log(account=f"client:{turn % 3}")
         await world.store.claim(f"key {turn}", b"body", log.stream)
-        await world.store.settle(f"key {turn}", True)
+        await world.store.settle(f"key {turn}", log.stream, True)
         reader = log.reader(0)
         log.append(b"x" * 10_000)
         await read(reader)

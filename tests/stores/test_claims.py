@@ -30,7 +30,7 @@ async def test_a_settled_claim_says_so_to_all_that_come_and_all_that_wait(world:
     log = await world.log()
     await world.store.claim("key", b"body", log.stream)
     waiters = [await waiting(world.store.settled("key", 10)) for _ in range(3)]
-    await world.store.settle("key", True)
+    await world.store.settle("key", log.stream, True)
     settled = Claim(False, log.stream, b"body", True)
     assert await asyncio.wait_for(asyncio.gather(*waiters), 5) == [settled] * 3
     assert await asyncio.wait_for(world.store.settled("key", 10), 5) == settled
@@ -39,9 +39,10 @@ async def test_a_settled_claim_says_so_to_all_that_come_and_all_that_wait(world:
 
 
 async def test_a_key_whose_request_was_no_stream_is_free_again(world: World) -> None:
-    await world.store.claim("key", b"body", world.stream())
+    first = world.stream()
+    await world.store.claim("key", b"body", first)
     waiter = await waiting(world.store.settled("key", 10))
-    await world.store.settle("key", False)
+    await world.store.settle("key", first, False)
     assert await asyncio.wait_for(waiter, 5) is None
     second = world.stream()
     assert await world.store.claim("key", b"other", second) == Claim(True, second, b"other", False)
@@ -70,14 +71,15 @@ async def test_a_wait_that_is_cancelled_leaves_nothing_and_the_others_waiting(wo
     one.cancel()
     await settle()
     assert not other.done()
-    await world.store.settle("key", True)
+    await world.store.settle("key", stream, True)
     assert (await asyncio.wait_for(other, 5)) is not None
     assert world.clock.timers == 0
 
 
 async def test_when_a_key_changes_hands_the_next_holder_is_waited_for(world: World) -> None:
     """Of two duplicates that wait, one gets the key when it is free; to the other that is no time-out."""
-    await world.store.claim("key", b"body", world.stream())
+    first = world.stream()
+    await world.store.claim("key", b"body", first)
     outcomes: list[Claim] = []
 
     async def duplicate() -> None:
@@ -89,19 +91,19 @@ async def test_when_a_key_changes_hands_the_next_holder_is_waited_for(world: Wor
         outcomes.append(claim)
         if claim.won:
             await settle()
-            await world.store.settle("key", True)
+            await world.store.settle("key", claim.stream, True)
 
     duplicates = [asyncio.ensure_future(duplicate()) for _ in range(4)]
     await settle()
-    await world.store.settle("key", False)
+    await world.store.settle("key", first, False)
     await asyncio.wait_for(asyncio.gather(*duplicates), 5)
     assert sorted(claim.won for claim in outcomes) == [False, False, False, True]
     assert len({claim.stream for claim in outcomes}) == 1
 
 
 async def test_settling_a_key_that_nobody_holds_is_harmless(world: World) -> None:
-    await world.store.settle("key", True)
-    await world.store.settle("key", False)
+    await world.store.settle("key", world.stream(), True)
+    await world.store.settle("key", world.stream(), False)
     assert (await world.store.claim("key", b"body", world.stream())).won
 
 
@@ -121,7 +123,7 @@ async def test_a_settled_key_lives_as_long_as_its_log_and_not_beyond_its_tombsto
     world = build(ttl=300, tombstone_ttl=1000)
     log = await world.log()
     await world.store.claim("key", b"body", log.stream)
-    await world.store.settle("key", True)
+    await world.store.settle("key", log.stream, True)
     await world.clock.advance(10_000)
     assert not (await world.store.claim("key", b"body", world.stream())).won, "a running stream has no time to live"
     log.close(outcome)
@@ -130,3 +132,14 @@ async def test_a_settled_key_lives_as_long_as_its_log_and_not_beyond_its_tombsto
     assert (claim.won, claim.settled, claim.stream) == (False, True, log.stream)
     await world.clock.advance(1002)
     assert (await world.store.claim("key", b"body", world.stream())).won
+
+
+async def test_a_late_settling_does_not_settle_another_streams_claim(world: World) -> None:
+    first, second = world.stream(), world.stream()
+    await world.store.claim("key", b"body", first)
+    await world.store.settle("key", first, False)
+    await world.store.claim("key", b"body", second)
+    await world.store.settle("key", first, True)
+    assert await world.store.claim("key", b"body", world.stream()) == Claim(False, second, b"body", False)
+    await world.store.settle("key", first, False)
+    assert not (await world.store.claim("key", b"body", world.stream())).won

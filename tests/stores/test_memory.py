@@ -79,7 +79,7 @@ async def test_tombstones_are_capped_the_oldest_go_first_with_their_keys(monkeyp
         streams.append(stream)
         await store.claim(f"key {n}", b"body", stream)
         log = await store.create(stream, head(), window=1000)
-        await store.settle(f"key {n}", True)
+        await store.settle(f"key {n}", stream, True)
         log.close(Outcome.DONE)
         await clock.advance(2)
     found = [await store.open(stream) for stream in streams]

@@ -103,7 +103,7 @@ async def test_the_table(
     elif kept is not None:
         found = await a_log(*kept)
     for like, on_done, on_expired, expected in answers:
-        given = answer(seq, found, eventsource_like=like, on_done=on_done, on_expired=on_expired, waited=waited)
+        given = answer(seq, found, eventsource_like=like, may_restart=True, on_done=on_done, on_expired=on_expired, waited=waited)
         assert given == expected, (like, on_done, on_expired)
 
 
@@ -111,13 +111,13 @@ async def test_an_eventsource_that_has_all_but_an_unfinished_end_is_caught_up() 
     """Browsers drop such an end and so never come past it; others may use it."""
     log = await a_log(1, 5, None)
     log.unfinished = True
-    assert answer(4, log, eventsource_like=True, on_done="stop", on_expired="restart") == Follow(4), "more may come"
+    assert answer(4, log, eventsource_like=True, may_restart=True, on_done="stop", on_expired="restart") == Follow(4), "more may come"
     log = await a_log(1, 5, DONE)
     log.unfinished = True
-    assert answer(4, log, eventsource_like=True, on_done="stop", on_expired="restart") == NoContent()
-    assert answer(4, log, eventsource_like=True, on_done="restart", on_expired="restart") == Start()
-    assert answer(3, log, eventsource_like=True, on_done="stop", on_expired="restart") == Follow(3)
-    assert answer(4, log, eventsource_like=False, on_done="stop", on_expired="restart") == Follow(4)
+    assert answer(4, log, eventsource_like=True, may_restart=True, on_done="stop", on_expired="restart") == NoContent()
+    assert answer(4, log, eventsource_like=True, may_restart=True, on_done="restart", on_expired="restart") == Start()
+    assert answer(3, log, eventsource_like=True, may_restart=True, on_done="stop", on_expired="restart") == Follow(3)
+    assert answer(4, log, eventsource_like=False, may_restart=True, on_done="stop", on_expired="restart") == Follow(4)
 
 
 async def test_nobody_but_an_eventsource_starts_work_twice_unless_asked_to() -> None:
@@ -128,12 +128,12 @@ async def test_nobody_but_an_eventsource_starts_work_twice_unless_asked_to() -> 
             if outcome is not None:
                 found.append(tombstone(outcome))
             for what, seq, waited in itertools.product(found, range(7), (False, True)):
-                given = answer(seq, what, eventsource_like=False, on_done="stop", on_expired="restart", waited=waited)
+                given = answer(seq, what, eventsource_like=False, may_restart=True, on_done="stop", on_expired="restart", waited=waited)
                 assert not isinstance(given, Start)
 
 
 async def test_waiting_once_is_enough() -> None:
     log = await a_log(1, 5, None)
     for like in (True, False):
-        given = answer(99, log, eventsource_like=like, on_done="stop", on_expired="restart", waited=True)
+        given = answer(99, log, eventsource_like=like, may_restart=True, on_done="stop", on_expired="restart", waited=True)
         assert not isinstance(given, Await)

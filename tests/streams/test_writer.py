@@ -75,7 +75,7 @@ class Writing:
     async def wire(self, *bodies: bytes) -> bytes:
         """All that a reader gets of these bodies and the end behind them; ``retry`` as 0."""
         await self.feed(*bodies)
-        self.writer.finish(self.log)
+        await self.writer.finish(self.log)
         await self.take()
         return re.sub(rb"retry: \d+(?=[\r\n])", b"retry: 0", self.seen)
 
