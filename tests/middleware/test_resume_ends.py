@@ -318,6 +318,43 @@ async def test_a_poll_across_a_large_event_is_410_with_the_place_behind_it() -> 
         assert [event["data"] for event in msgspec.json.decode(rest.body)["events"]] == ["3"]
 
 
+@pytest.mark.parametrize("headers", [READER, EVENTSOURCE])
+async def test_a_large_event_in_the_same_message_as_the_first_reaches_who_is_there(headers: dict[str, str]) -> None:
+    async with Site(max_event_bytes=1000) as site:
+        first = site.connect(headers=headers)
+        run = await site.run()
+        await run.start()
+        await run.put(body(b"data: 1\n\n" + LARGE + b"data: 3\n\n", False), None)
+        await first.finished()
+        assert first.data == ["1", "y" * 5000, "3"]
+        assert first.controls == []
+
+
+async def test_an_eventsource_whose_stream_ends_in_a_large_event_is_told_and_then_told_to_stop() -> None:
+    async with Site(max_event_bytes=1000) as site:
+        first, run = await site.started("1", headers=EVENTSOURCE)
+        first.drop()
+        await first.finished()
+        await run.put(body(LARGE, False), None)
+        browser = Interpreter(first.at(1))
+        seen = []
+        for _ in range(4):
+            again = site.eventsource(cursor=browser.last_event_id)
+            await again.finished()
+            if again.status == 204:
+                break
+            browser.reconnect()
+            seen += [event.event for event in browser.feed(again.body)]
+        assert seen == ["streamware.reset"]
+        assert again.status == 204
+        other = site.connect(cursor=first.at(1))
+        await other.finished()
+        assert other.status == 410
+        caught_up = site.connect(cursor=first.at(2))
+        await caught_up.finished()
+        assert caught_up.status == 204
+
+
 async def test_a_client_dropped_in_the_middle_of_a_large_event_does_not_believe_that_it_has_it() -> None:
     async with Site(max_event_bytes=1000) as site:
         first, run = await site.started("1", headers=EVENTSOURCE)
@@ -368,6 +405,22 @@ async def test_a_slow_reader_of_large_events_is_cut_off_and_the_fast_one_gets_th
         await slow.finished()
         assert not slow.complete
         assert slow.data == ["1"]
+
+
+async def test_a_stalled_reader_does_not_hold_the_next_one_back_during_a_large_event() -> None:
+    async with Site(max_event_bytes=1000) as site:
+        dead, run = await site.started("1")
+        dead.stall()
+        await run.say("2")
+        await settle()
+        run.begin(body(LARGE))
+        run.begin(body(b"data: 4\n\n"))
+        await settle()
+        again = site.eventsource(cursor=dead.at(2))
+        assert [(await again.event()).event, (await again.event()).data] == ["streamware.reset", "4"]
+        dead.unstall()
+        await dead.receive_body(b"data: 4\n")
+        assert dead.data == ["1", "2", "y" * 5000, "4"]
 
 
 async def test_large_lines_of_ndjson_reach_who_is_there_whole() -> None:
