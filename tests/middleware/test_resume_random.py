@@ -434,6 +434,91 @@ async def test_a_stream_that_breaks_off_gives_all_it_had_and_never_looks_whole(
         assert site.runs == 1
 
 
+KEYED = READER | {"idempotency-key": "k" * 22}
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["ask", "ask", "ask", "stream", "answer", "own ids", "raise", "drop", "cancel", "turn", "wait"]
+        ),
+        st.integers(0, 5),
+    ),
+    max_size=20,
+)
+
+
+@run_many
+@given(STEPS, st.sampled_from(sorted(SERVERS)))
+async def test_however_requests_with_one_key_meet_no_two_of_them_run_at_once(
+    caplog: pytest.LogCaptureFixture, steps: list[tuple[str, int]], server: str
+) -> None:
+    """The app answers some as streams and some otherwise, and raises; clients leave, or their calls are cancelled."""
+    caplog.set_level(logging.CRITICAL, "streamware.resume")
+    async with Site(linger=None) as site:
+        streamed: list[int] = []
+        asked: list[SiteConnection] = []
+        answered: set[int] = set()
+
+        async def open_runs() -> list[int]:
+            await settle()
+            runs = site.stage.runs
+            undecided = [number for number in range(len(runs)) if number not in answered]
+            assert len(undecided) + len(streamed) <= 1, "the app runs twice"
+            return undecided
+
+        for what, amount in [*steps, ("wait", 11), ("ask", 0), ("stream", 0)]:
+            undecided = await open_runs()
+            run = site.stage.runs[undecided[0]] if undecided else None
+            if what == "ask":
+                asked.append(site.connect(method="POST", headers=KEYED, server=server))
+                await open_runs()
+            elif what in ("drop", "cancel") and asked:
+                connection = asked[amount % len(asked)]
+                if what == "drop":
+                    connection.drop()
+                else:
+                    connection.cancel()
+                await settle()
+                if run is not None and run.over.is_set():  # cancelled, or told, before it had answered
+                    answered.add(undecided[0])
+                elif run is not None and run.disconnected.is_set():
+                    answered.add(undecided[0])
+                    run.begin(None)
+            elif what == "turn":
+                await settle(amount)
+            elif what == "wait":
+                await site.clock.advance(amount)
+            elif run is not None:
+                answered.add(undecided[0])
+                if what == "stream":
+                    streamed.append(undecided[0])
+                    run.begin(start())
+                    run.begin(body(b"data: %d\n\n" % undecided[0], False))
+                    run.begin(None)
+                elif what == "answer":
+                    run.begin(start([], 503))
+                    run.begin(body(b"not now", False))
+                    run.begin(None)
+                elif what == "own ids":
+                    run.begin(start())
+                    run.begin(body(b"id: 1\ndata: own\n\n", False))
+                    run.begin(None)
+                elif what == "raise":
+                    run.begin(RuntimeError("boom"))
+        await open_runs()
+        assert len(streamed) == 1
+        for connection in asked:
+            await until(lambda: connection.returned)  # noqa: B023 - awaited in the same round
+            if connection.exception is None and connection.complete and connection.logged:
+                assert connection.data == [str(streamed[0])]
+            elif connection.started and connection.complete:
+                assert connection.status in (409, 503) or connection.data == ["own"]
+            if isinstance(connection.exception, RuntimeError):
+                connection._task = None  # the app's own, before its response: as it would be bare
+        last = site.connect(method="POST", headers=KEYED, server=server)
+        await last.finished()
+        assert last.data == [str(streamed[0])]
+
+
 async def test_ten_drops_a_stream_on_a_busy_worker() -> None:
     """Many streams at once, each cut ten times, interleaved on one loop."""
 
