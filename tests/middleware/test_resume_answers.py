@@ -552,12 +552,34 @@ async def test_on_done_restart_first_gives_what_is_left_of_the_ended_stream() ->
         assert site.runs == 1
 
 
-async def test_on_done_restart_does_not_hide_a_failure() -> None:
+@pytest.mark.parametrize("outcome", ["failed", "interrupted"])
+async def test_with_on_done_restart_a_feed_that_was_cut_goes_on_and_says_so(outcome: str) -> None:
+    """A laptop that sleeps for longer than linger, or an app that crashes: bare, the browser would be served afresh."""
     async with Site(on_done="restart") as site:
-        first = await fail(site, READER, "failed")
-        found = await problem(site.connect(cursor=first.at(1)))
-        assert found["outcome"] == "failed"
+        first = await fail(site, EVENTSOURCE, outcome)
+        again = site.eventsource(cursor=first.at(1))
+        await (await site.run(2)).stream("2")
+        reset = await again.event()
+        assert (reset.event, msgspec.json.decode(reset.data)) == ("streamware.reset", {"reason": outcome})
+        assert (await again.event()).data == "2"
+
+
+async def test_with_on_done_restart_what_was_stopped_stays_stopped() -> None:
+    async with Site(on_done="restart") as site:
+        first, _ = await site.started("1", headers=EVENTSOURCE)
+        await site.connect(first.own_url, method="DELETE", headers={}).finished()
         await no_content(site.eventsource(cursor=first.at(1)))
+        await site.clock.advance(301)
+        await no_content(site.eventsource(cursor=first.at(1)))
+
+
+@pytest.mark.parametrize("outcome", ["failed", "interrupted"])
+async def test_on_done_restart_does_not_hide_a_failure_from_others(outcome: str) -> None:
+    async with Site(on_done="restart") as site:
+        first = await fail(site, READER, outcome)
+        found = await problem(site.connect(cursor=first.at(1)))
+        assert found["outcome"] == outcome
+        assert site.runs == 1
 
 
 # -- trimmed

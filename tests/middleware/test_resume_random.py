@@ -312,7 +312,7 @@ async def test_only_events_too_large_to_keep_are_ever_missed_and_never_in_silenc
         await finish(site, clients, left, url)
         for client in clients:
             got = [one.encode() for name, one in client.got if name != "reset"]
-            told = client.got + [("end", "")]
+            told = [*client.got, ("end", "")]
             place = 0
             for number, one in enumerate(data):
                 if place < len(got) and got[place] == one:
