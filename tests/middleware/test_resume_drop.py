@@ -176,6 +176,39 @@ async def test_a_drop_in_mid_upload_after_the_start_is_a_disconnect(server: str)
         await connection.finished()
 
 
+@pytest.mark.parametrize("listens", [True, False])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("server", ["hypercorn", "granian"])
+async def test_over_http_2_a_request_whose_head_does_not_say_that_it_has_no_body_is_detached_too(
+    server: str, method: str, listens: bool
+) -> None:
+    async with Site(listens=listens) as site:
+        first, run = await site.started("1", method=method, server=server, http_version="2")
+        first.drop()
+        await first.finished()
+        await site.clock.advance(10)
+        await run.say("2")
+        assert not run.disconnected.is_set()
+        again = site.connect(cursor=first.at(1), method=method, server=server, http_version="2")
+        assert (await again.event()).data == "2"
+
+
+@pytest.mark.parametrize("server", sorted(SERVERS))
+@pytest.mark.parametrize("size", [10, 60_000, 1_000_000])
+async def test_a_drop_is_a_detach_for_an_app_that_never_read_its_whole_body(server: str, size: int) -> None:
+    """The client has sent all of it, so it can come back."""
+    async with Site(listens=False) as site:
+        headers = READER | {"content-length": str(size)}
+        first, run = await site.started("1", method="POST", headers=headers, body=b"x" * size, server=server)
+        await settle()
+        first.drop()
+        await first.finished()
+        await run.say("2")
+        again = site.connect(method="POST", headers=headers, body=b"x" * size, cursor=first.at(1), server=server)
+        assert (await again.event()).data == "2"
+        assert site.runs == 1
+
+
 async def test_an_upload_that_goes_on_after_the_start_reaches_the_app_whole() -> None:
     async with Site() as site:
         connection = site.connect(**POST, body=None)

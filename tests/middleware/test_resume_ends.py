@@ -434,6 +434,27 @@ async def test_large_lines_of_ndjson_reach_who_is_there_whole() -> None:
         assert first.body == b'{"a": 1}\n' + large + b'{"a": 2}\n'
 
 
+@pytest.mark.parametrize("large", [False, True])
+async def test_a_last_line_of_ndjson_without_its_newline_is_a_line(large: bool) -> None:
+    async with Site(max_event_bytes=1000, media_types=["application/x-ndjson"]) as site:
+        first = site.connect(headers={"accept": "application/x-ndjson"})
+        run = await site.run()
+        await run.start([(b"content-type", b"application/x-ndjson")])
+        await run.put(body(b'{"a": 1}\n'))
+        await first.receive_body(b"1}\n")
+        last = b'{"a": "%b"}' % (b"y" * (5000 if large else 5))
+        await run.put(body(last[:900]), body(last[900:], False), None)
+        await first.finished()
+        assert first.body == b'{"a": 1}\n' + last
+        assert first.complete
+        again = site.connect(headers={"accept": "application/x-ndjson"}, cursor=first.at(1))
+        await again.finished()
+        assert (again.status, again.body) == (200, last) if not large else again.status == 410
+        caught_up = site.connect(headers={"accept": "application/x-ndjson"}, cursor=first.at(2))
+        await caught_up.finished()
+        assert caught_up.status == 204
+
+
 # -- interrupted
 
 
