@@ -46,6 +46,7 @@ class MemoryLog:
         "_look_at",
         "_max_events",
         "_outcome",
+        "_present",
         "_places",
         "_rooms",
         "_sent",
@@ -96,7 +97,8 @@ class MemoryLog:
         self._places: list[MemoryReader] = []
         self._waiting: list[asyncio.Future[None]] = []
         self._rooms: list[asyncio.Future[None]] = []
-        self._audience: list[MemoryReader] | None = None
+        self._audience: list[MemoryReader] | None = None  # of the large event under way, who still gets it
+        self._present: list[MemoryReader] = []  # who was there when it began
         self._idle: MemoryReader | None = None  # the only reader, waiting, and willing to be given events directly
         self._outcome: Outcome | None = None
 
@@ -173,7 +175,8 @@ class MemoryLog:
             return
         seq = self.last + 1
         if self._audience is None:
-            self._audience = list(self._places)
+            self._audience = self._present = list(self._places)
+        present = self._present
         audience: list[MemoryReader] = []
         for place in self._audience:
             if place not in self._places:
@@ -186,6 +189,7 @@ class MemoryLog:
         self._audience = audience
         if last:
             self._audience = None
+            self._present = []
             self._events.append(None)
             self._holes += 1
             self._plan_look()  # it has no bytes, and counts all the same
@@ -193,6 +197,9 @@ class MemoryLog:
         if not audience:
             await asyncio.sleep(0)  # nobody holds it back: let others run all the same
         while self.outcome is None and audience and min(place.pending for place in audience) > 0:
+            if self._places[-1] not in present:  # it waits for what follows: no stalled reader holds it back
+                await asyncio.sleep(0)
+                break
             await self._wait_room()
             audience = [place for place in audience if place in self._places]
 
