@@ -7,7 +7,7 @@ objects that came in. A scope that it does touch is copied once per request, by 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import ClassVar, Protocol, runtime_checkable
 
 from ..exceptions import ConfigurationError
@@ -104,8 +104,8 @@ class BaseMiddleware:
             return
         await self.app(scope, receive, send)
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one selected connection."""
+    def handle(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Serve one selected connection: a coroutine, or what the app returns for one that is of no interest."""
         raise NotImplementedError  # abstract: each middleware writes its own
 
     def placed(self, record: Record) -> int:

@@ -167,18 +167,21 @@ class ResumeMiddleware(BaseMiddleware):
 
     # -- requests
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def handle(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         asked = resource.asked_for(scope)
         if asked is None:
             request = self._reading.read(scope)
             if request is None or not _on_asyncio():
-                await self.app(scope, receive, self._watched(scope, send))
-                return
+                return self.app(scope, receive, self._watched(scope, send))
         elif stream_tag(asked.stream) in self._worker.inner_tags:
-            await self.app(scope, receive, send)  # we are the gateway of the Streamware that has it
-            return
+            return self.app(scope, receive, send)  # we are the gateway of the Streamware that has it
         else:
             request = Request(asked.after, None, {}, is_eventsource_like(scope))
+        return self._take_part(scope, receive, send, asked, request)
+
+    async def _take_part(
+        self, scope: Scope, receive: Receive, send: Send, asked: resource.Asked | None, request: Request
+    ) -> None:
         if not self._started:
             await self.startup()
         try:

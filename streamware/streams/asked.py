@@ -19,6 +19,7 @@ _KNOWN_TYPES = 256
 
 _TELLING = frozenset({b"accept", b"last-event-id", b"idempotency-key", b"prefer"})
 _MCP = frozenset({b"mcp-session-id", b"mcp-protocol-version"})
+_LOOKED_AT = _TELLING | _MCP
 _NEVER = frozenset({"HEAD", "OPTIONS", "TRACE", "CONNECT"})
 
 
@@ -68,11 +69,12 @@ class Reading:
         asks = self._always is not None and bool(self._always(path_within_mount(scope)))
         telling = asks
         for name, value in given:
-            if name in _TELLING:
-                if name != b"accept" or self._mention(value):
-                    telling = True
-            elif name in _MCP:
+            if name not in _LOOKED_AT:
+                continue
+            if name in _MCP:
                 return None
+            if name != b"accept" or self._mention(value):
+                telling = True
         if not telling or scope["method"] in _NEVER:
             return None
         accept = headers.combined(given, b"accept")

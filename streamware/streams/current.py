@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextvars import ContextVar
+from typing import Protocol
 
 
 class Usage:
@@ -24,29 +24,44 @@ class Usage:
         self.total += n
 
 
+class Stoppable(Protocol):
+    """What stands behind a current stream: its producer."""
+
+    @property
+    def cursor(self) -> str: ...
+
+    def stop(self) -> None: ...
+
+
 class CurrentStream:
     """The stream that the calling app is producing.
 
     ``linger``: seconds that the app goes on with no reader; assign to change it for this stream (0: stop at the next
-    drop; None: never stop for lack of readers). ``usage``: what the app counts for metering.
+    drop; None: never stop for lack of readers).
     """
 
-    __slots__ = ("_cursor", "_stop", "linger", "usage")
+    __slots__ = ("_producer", "_usage", "linger")
 
-    def __init__(self, cursor: Callable[[], str], stop: Callable[[], None], linger: float | None) -> None:
-        self._cursor = cursor
-        self._stop = stop
+    def __init__(self, producer: Stoppable, linger: float | None) -> None:
+        self._producer = producer
+        self._usage: Usage | None = None
         self.linger = linger
-        self.usage = Usage()
+
+    @property
+    def usage(self) -> Usage:
+        """What the app counts for metering."""
+        if self._usage is None:
+            self._usage = Usage()
+        return self._usage
 
     @property
     def cursor(self) -> str:
         """The cursor of the newest event, or of the place before the first; "" while no log has been made (yet)."""
-        return self._cursor()
+        return self._producer.cursor
 
     def stop(self) -> None:
         """End the stream as ``stopped`` after what has been sent so far; the app is cancelled."""
-        self._stop()
+        self._producer.stop()
 
 
 _current: ContextVar[CurrentStream | None] = ContextVar("streamware_current_stream", default=None)

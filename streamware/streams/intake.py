@@ -51,7 +51,8 @@ class Intake:
 
     __slots__ = (
         "_announcing", "_early", "_hold", "_identity", "_inbound", "_on_end", "_on_log", "_open_log", "_options",
-        "_probe", "_scope", "_send", "_stream", "_writer", "decided", "handed_over", "log", "phase", "told", "waits",
+        "_probe", "_reader_came", "_scope", "_send", "_stream", "_writer", "awaits_reader", "decided", "handed_over",
+        "log", "phase", "told", "waits",
     )  # fmt: skip
 
     def __init__(
@@ -77,6 +78,8 @@ class Intake:
         self.decided: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         self.handed_over: asyncio.Future[None] | None = None
         self.told = False
+        self.awaits_reader = True  # the connection that started the stream has not begun to read, and will
+        self._reader_came: asyncio.Future[None] | None = None
         self.waits = False  # for room in the log: no fault of the app's
 
     @property
@@ -145,6 +148,9 @@ class Intake:
                 if not self._writer.append(log, item):
                     await self._wait_for_room(log)
             else:
+                while self.awaits_reader:  # it is in no log: whoever has asked for it is to be there for it
+                    self._reader_came = asyncio.get_running_loop().create_future()
+                    await self._reader_came
                 await self._writer.pass_piece(log, item)
                 if log.outcome is not None:
                     raise ClientGone("the stream has ended")
@@ -276,6 +282,12 @@ class Intake:
             self._writer.append(log, told)
             self._enter(Phase.ENDED)
             log.close(Outcome.FAILED)
+
+    def reader_came(self) -> None:
+        """The first reader is there, or there will be none."""
+        self.awaits_reader = False
+        if self._reader_came is not None and not self._reader_came.done():
+            self._reader_came.set_result(None)
 
     async def settle(self) -> None:
         """The app has returned: what was held back by its start alone goes out, as it would bare."""

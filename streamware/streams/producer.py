@@ -56,8 +56,8 @@ class Producer:
         self.patience = 0.0
         self.on_gone = _nothing
         self.task: asyncio.Task[None] | None = None
-        self.current = CurrentStream(self._cursor, self._stop_self, options.linger[path])
-        self._limits = Limits(options, self._progress, self._overdue)
+        self.current = CurrentStream(self, options.linger[path])
+        self._limits: Limits | None = None
         self._linger: TimerHandle | None = None
         self._waiting: list[asyncio.Future[None]] = []
         self._orphan = False  # the call that started it has ended, undecided
@@ -97,9 +97,7 @@ class Producer:
             try:
                 await waiter
             finally:
-                if (
-                    waiter in self._waiting
-                ):  # cancelled: frameworks look for an instant whether the client has gone
+                if waiter in self._waiting:  # cancelled: frameworks look for an instant whether the client has gone
                     self._waiting.remove(waiter)
 
     async def _run(self) -> None:
@@ -113,7 +111,8 @@ class Producer:
     def _returned(self, task: asyncio.Task[None]) -> None:
         self._worker.producers.discard(self)
         self._worker.attach(self)
-        self._limits.cancel()
+        if self._limits is not None:
+            self._limits.cancel()
         self._call_off_linger()
         passed = self.log is None or self.intake.phase is Phase.PASSING
         if self.intake.end(Outcome.INTERRUPTED if self._worker.leaving else Outcome.FAILED):
@@ -149,6 +148,7 @@ class Producer:
 
     def _inbound_changed(self) -> None:
         if self.inbound.gone:
+            self.intake.reader_came()
             self.on_gone()
             if self.intake.logs and not self.inbound.complete:
                 self.abandon()  # it left in the middle of its upload: nobody could finish that
@@ -157,6 +157,7 @@ class Producer:
         self._wake()
 
     def _readers_changed(self, readers: int) -> None:
+        self.intake.reader_came()
         if readers:
             self._call_off_linger()
             self._worker.attach(self)
@@ -165,6 +166,7 @@ class Producer:
 
     def linger(self) -> None:
         """Nobody reads now. The app is told after ``linger`` seconds, unless somebody comes back before."""
+        self.intake.reader_came()
         if self.intake.phase in (Phase.ENDED, Phase.PASSING) or self.intake.told:
             return
         self._call_off_linger()
@@ -188,6 +190,7 @@ class Producer:
         if self.intake.told or self.intake.phase in (Phase.ENDED, Phase.PASSING):
             return
         self.intake.told = True
+        self.intake.reader_came()
         self._worker.attach(self)
         if self.log is not None:
             self.log.close(Outcome.INTERRUPTED)
@@ -207,11 +210,14 @@ class Producer:
         self._options.observer.count("resume.ended", reason=outcome)
         self.end(outcome)
 
-    def _stop_self(self) -> None:
+    def stop(self) -> None:
+        """End the stream as ``stopped``."""
         if self.log is not None and self.log.close(Outcome.STOPPED):
             self._closed_outside(Outcome.STOPPED)
 
-    def _cursor(self) -> str:
+    @property
+    def cursor(self) -> str:
+        """Of the newest event; "" while there is no log."""
         return "" if self.log is None else f"{self.stream}.{self.intake.seq}"
 
     def _wake(self) -> None:
@@ -225,7 +231,9 @@ class Producer:
     def _logged(self, log: ProducerLog) -> None:
         log.on_closed = self._closed_outside
         log.on_readers = self._readers_changed
-        self._limits.arm()
+        if self._options.stall_timeout is not None or self._options.max_duration is not None:
+            self._limits = Limits(self._options, self._progress, self._overdue)
+            self._limits.arm()
         self.inbound.watch()
 
     def _progress(self) -> int | None:

@@ -20,7 +20,7 @@ from ..types import Message, Scope, Send
 from ..wire import sse
 from .direct import DirectSend, is_indifferent
 from .inbound import Inbound
-from .options import PACE_SECONDS, Options
+from .options import DISCARD_WAIT, PACE_SECONDS, Options
 from .producer import Producer
 from .response import error_block
 from .servers import accepts_without_limit, cuts_visibly
@@ -154,10 +154,14 @@ class Reader:
             body += batch.aside
         if batch.gap:
             earliest = f"{self.log.stream}.{batch.last - len(batch.events)}"
-            body = sse.control_event("reset", {"reason": "gap", "earliest": earliest}) + body
+            reset = sse.control_event("reset", {"reason": "gap", "earliest": earliest})
+            # Where nothing follows that has an id, the cursor has to get past what is lost all the same.
+            body = reset + (body if batch.events else sse.primer(earliest.encode()) + body)
         return body
 
     async def _end(self, body: bytes) -> None:
+        if self.producer is None:  # else the request is the app's
+            await self._inbound.discard(self._options.clock, DISCARD_WAIT)
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def _end_early(self, outcome: Outcome, torn: bool) -> None:

@@ -18,10 +18,11 @@ class EventBoundary:
     bytes may be half of a CRLF, and is no line end yet, unless the stream has ended a line in a bare CR before.
     """
 
-    __slots__ = ("_bare", "_event", "_held", "_line", "between")
+    __slots__ = ("_bare", "_event", "_held", "_line", "between", "clean")
 
     def __init__(self) -> None:
         self.between = True
+        self.clean = False  # behind a blank line, as after most messages
         self._event = False  # a line with a field has come since the last blank line
         self._line = b""  # the first byte of an unfinished line
         self._held = False  # the last byte was a CR
@@ -30,8 +31,11 @@ class EventBoundary:
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the stream into account."""
         if data.endswith((b"\n\n", b"\n\r\n")):
-            self.between, self._event, self._line, self._held = True, False, b"", False
+            if not self.clean:
+                self.between, self._event, self._line, self._held = True, False, b"", False
+                self.clean = True
             return
+        self.clean = False
         if not data:
             return
         if self._held and data.startswith(b"\n"):
@@ -48,6 +52,7 @@ class EventBoundary:
     def tear(self) -> None:
         """What was fed last may not have been sent: nothing may be put in before the next blank line."""
         self.between, self._event, self._line = False, True, UNKNOWN
+        self.clean = False
 
     def _feed_line(self, line: bytes) -> None:
         if self._held:

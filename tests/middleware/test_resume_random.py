@@ -27,6 +27,8 @@ from tests.middleware.resume_site import EVENTSOURCE, READER, Site, SiteConnecti
 #: ``make test`` runs a few hundred, the same each time; where this is set, so many, and others each time.
 EXAMPLES = int(os.environ.get("STREAMWARE_RANDOM_EXAMPLES", "0"))
 
+pytestmark = pytest.mark.timeout(300)  # a failure takes its time until it is as small as it can be
+
 run_many = settings(
     max_examples=EXAMPLES or 300,
     derandomize=not EXAMPLES,

@@ -58,13 +58,16 @@ ROWS = [
     ("done, caught up", (*LOG, DONE), 5, False, every(NoContent(), NoContent(), on_done="stop")),
     ("done, caught up, restart", (*LOG, DONE), 5, False, every(Start(), Start(), on_done="restart")),
     ("stopped, caught up", (*LOG, STOPPED), 5, False, every(NoContent(), NoContent())),
-    ("failed, caught up", (*LOG, FAILED), 5, False, every(NoContent(), Gone("ended", FAILED))),
-    ("interrupted, caught up", (*LOG, INTERRUPTED), 5, False, every(NoContent(), Gone("ended", INTERRUPTED))),
+    *(
+        (f"{cut}, caught up{more}", (*LOG, cut), 5, False, every(like, Gone("ended", cut), on_done=on_done))
+        for cut in (FAILED, INTERRUPTED)
+        for more, on_done, like in (("", "stop", NoContent()), (", restart", "restart", Start(cut)))
+    ),
     # it ended before its first event: an EventSource lives on as it would without us
     ("done at 0", (1, 0, DONE), 0, False, every(Start(), NoContent(), on_done="stop")),
     ("done at 0, restart", (1, 0, DONE), 0, False, every(Start(), Start(), on_done="restart")),
     ("stopped at 0", (1, 0, STOPPED), 0, False, every(NoContent(), NoContent())),
-    ("failed at 0", (1, 0, FAILED), 0, False, every(NoContent(), Gone("ended", FAILED))),
+    ("failed at 0", (1, 0, FAILED), 0, False, every(NoContent(), Gone("ended", FAILED), on_done="stop")),
     # behind: the rest of it, whatever became of it
     ("running, behind", (*LOG, None), 2, False, every(Follow(2), Follow(2))),
     ("running, from the start", (*LOG, None), 0, False, every(Follow(0), Follow(0))),
@@ -73,8 +76,9 @@ ROWS = [
     ("expired done", DONE, 5, False, every(NoContent(), Gone("expired", DONE), on_done="stop")),
     ("expired done, restart", DONE, 5, False, every(Start(), Start(), on_done="restart")),
     ("expired stopped", STOPPED, 5, False, every(NoContent(), Gone("expired", STOPPED))),
-    ("expired failed", FAILED, 5, False, every(NoContent(), Gone("expired", FAILED))),
-    ("expired interrupted", INTERRUPTED, 2, False, every(NoContent(), Gone("expired", INTERRUPTED))),
+    ("expired failed", FAILED, 5, False, every(NoContent(), Gone("expired", FAILED), on_done="stop")),
+    ("expired failed, restart", FAILED, 5, False, every(Start("failed"), Gone("expired", FAILED), on_done="restart")),
+    ("expired interrupted", INTERRUPTED, 2, False, every(NoContent(), Gone("expired", INTERRUPTED), on_done="stop")),
     # trimmed: older than the log holds
     ("trimmed, running", (*TRIMMED, None), 1, False, every(Follow(2, "gap"), Gone("gap", None, 3))),
     ("trimmed, done", (*TRIMMED, DONE), 0, False, every(Follow(2, "gap"), Gone("gap", DONE, 3))),
@@ -103,7 +107,9 @@ async def test_the_table(
     elif kept is not None:
         found = await a_log(*kept)
     for like, on_done, on_expired, expected in answers:
-        given = answer(seq, found, eventsource_like=like, may_restart=True, on_done=on_done, on_expired=on_expired, waited=waited)
+        given = answer(
+            seq, found, eventsource_like=like, may_restart=True, on_done=on_done, on_expired=on_expired, waited=waited
+        )
         assert given == expected, (like, on_done, on_expired)
 
 
@@ -111,7 +117,9 @@ async def test_an_eventsource_that_has_all_but_an_unfinished_end_is_caught_up() 
     """Browsers drop such an end and so never come past it; others may use it."""
     log = await a_log(1, 5, None)
     log.unfinished = True
-    assert answer(4, log, eventsource_like=True, may_restart=True, on_done="stop", on_expired="restart") == Follow(4), "more may come"
+    assert answer(4, log, eventsource_like=True, may_restart=True, on_done="stop", on_expired="restart") == Follow(4), (
+        "more may come"
+    )
     log = await a_log(1, 5, DONE)
     log.unfinished = True
     assert answer(4, log, eventsource_like=True, may_restart=True, on_done="stop", on_expired="restart") == NoContent()
@@ -128,12 +136,28 @@ async def test_nobody_but_an_eventsource_starts_work_twice_unless_asked_to() -> 
             if outcome is not None:
                 found.append(tombstone(outcome))
             for what, seq, waited in itertools.product(found, range(7), (False, True)):
-                given = answer(seq, what, eventsource_like=False, may_restart=True, on_done="stop", on_expired="restart", waited=waited)
+                given = answer(
+                    seq,
+                    what,
+                    eventsource_like=False,
+                    may_restart=True,
+                    on_done="stop",
+                    on_expired="restart",
+                    waited=waited,
+                )
                 assert not isinstance(given, Start)
 
 
 async def test_waiting_once_is_enough() -> None:
     log = await a_log(1, 5, None)
     for like in (True, False):
-        given = answer(99, log, eventsource_like=like, may_restart=True, on_done="stop", on_expired="restart", waited=True)
+        given = answer(
+            99, log, eventsource_like=like, may_restart=True, on_done="stop", on_expired="restart", waited=True
+        )
         assert not isinstance(given, Await)
+
+
+def test_what_must_not_be_repeated_does_not_start_afresh() -> None:
+    """A POST may ask for control events too; that makes it no GET."""
+    given = answer(3, None, eventsource_like=True, may_restart=False, on_done="stop", on_expired="restart")
+    assert given == Gone("unknown")
