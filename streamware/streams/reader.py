@@ -111,6 +111,7 @@ class Reader:
                     break
                 if await self._pass_on(batch):
                     break
+                batch = None  # not to be kept for as long as nothing comes
         except Exception:
             logger.debug("a connection was lost in the middle of a send", exc_info=True)
         finally:
