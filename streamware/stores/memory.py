@@ -11,6 +11,7 @@ import asyncio
 import math
 from collections import OrderedDict
 from collections.abc import Iterable
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -319,15 +320,19 @@ class MemoryStore:
     def _arm(self) -> None:
         """One timer for the whole store, at the next moment at which something expires."""
         now = self._clock.now()
-        if self._timer is not None and self._due >= now:
-            return  # one that is overdue was set on a loop that has ended since
+        if self._timer is not None:
+            if self._due >= now:
+                return
+            self._timer.cancel()  # overdue: the loop is late, or has ended; two of them would go on for ever
+            self._timer = None
         finished, buried = _first(self._finished.values()), _first(self._tombstones.values())
         expiries = [] if finished is None else [finished]
         if buried is not None:
             expiries.append(buried[1])
         if expiries:
             self._due = max(now, min(expiries))
-            self._timer = self._clock.call_later(self._due - now, self._expired)
+            # In a context of its own: the one at hand is a request's, and would be held for as long as the timer.
+            self._timer = Context().run(self._clock.call_later, self._due - now, self._expired)
 
     def _disarm(self) -> None:
         if self._timer is not None and not self._finished and not self._tombstones:

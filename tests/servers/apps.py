@@ -10,6 +10,7 @@ import asyncio
 import gc
 import json
 import os
+import sys
 import threading
 from typing import Any
 from urllib.parse import parse_qs
@@ -218,6 +219,7 @@ class Inside:
             "files": len(os.listdir("/proc/self/fd")),
             "threads": threading.active_count(),
             "objects": len(gc.get_objects()),
+            "blocks": sys.getallocatedblocks(),
             "rss": psutil.Process().memory_info().rss,
         }
 

@@ -109,24 +109,36 @@ def test_a_store_that_outlives_its_event_loop_still_expires() -> None:
 
 
 class LoopBoundClock:
-    """A clock whose timers are lost with the loop that they were set on."""
+    """A clock whose timers are lost with the loop that they were set on; calling one of those off changes nothing."""
 
     def __init__(self) -> None:
         self.seconds = 1000.0
-        self.set = 0
+        self.timers: dict[LoopBoundTimer, None] = {}
+
+    @property
+    def set(self) -> int:
+        return len(self.timers)
 
     def now(self) -> float:
         return self.seconds
 
-    def call_later(self, delay: float, callback: object) -> LoopBoundClock:
-        self.set += 1
-        return self
-
-    def cancel(self) -> None:
-        self.set -= 1
+    def call_later(self, delay: float, callback: object) -> LoopBoundTimer:
+        timer = LoopBoundTimer(self)
+        self.timers[timer] = None
+        return timer
 
     def lose_timers(self) -> None:
-        self.set = 0
+        self.timers.clear()
+
+
+class LoopBoundTimer:
+    """A timer of ``LoopBoundClock``."""
+
+    def __init__(self, clock: LoopBoundClock) -> None:
+        self.clock = clock
+
+    def cancel(self) -> None:
+        self.clock.timers.pop(self, None)
 
 
 async def test_an_event_that_was_sent_frees_its_bytes_at_the_cap() -> None:
