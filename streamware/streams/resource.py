@@ -144,14 +144,13 @@ async def poll(call: Call, log: Log, after: int) -> None:
     inbound.on_change = lambda: place.close() if inbound.gone else None
     inbound.drain()
     try:
-        if log.last <= after and log.outcome is None:
-            if wait > 0:
-                timer = options.clock.call_later(wait, place.close)
-            else:
-                place.close()
+        if wait > 0:
+            timer = options.clock.call_later(wait, place.close)
         polled: list[PolledEvent] = []
         last, told = after, False
         while not polled and not told:  # an app's own pings, and blocks without data, end no wait
+            if wait <= 0 and log.last <= last and log.outcome is None:
+                break
             batch = await place.read()
             if batch is None:
                 break

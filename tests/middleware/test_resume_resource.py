@@ -229,6 +229,16 @@ async def test_a_poll_is_given_the_events_behind_a_block_without_data() -> None:
         assert polled["cursor"] == polled["events"][0]["id"]
 
 
+@pytest.mark.parametrize("wait", [None, 25])
+async def test_a_poll_with_nothing_but_blocks_without_data_before_it_ends_in_time(wait: int | None) -> None:
+    async with Site() as site:
+        first, run = await site.started("1")
+        await run.put(body(b"retry: 5000\n\n"), body(b"event: token\n\n"))
+        polled = poll(site, f"{first.own_url}&after=1", wait=wait)
+        await site.clock.advance(0 if wait is None else wait + 1)
+        assert await answer(polled) == {"events": [], "cursor": first.at(3), "outcome": None}
+
+
 async def test_a_poll_that_waited_in_vain_says_so() -> None:
     async with Site() as site:
         first, _ = await site.started("1")
