@@ -224,9 +224,9 @@ def soak(cuts: int, seed: int, pairs: Sequence[tuple[str, str]]) -> bool:
         share = (cuts - total.cuts + len(pairs) - i - 1) // (len(pairs) - i)
         with Server(SERVERS[kind], EXAMPLES[app]) as server:
             tally = asyncio.run(cut_streams(server, share, str(seed)))
-            if "Traceback" in server.log:
+            if server.complaints:
                 tally.failures += 1
-                tally.notes.append(f"{server!r} has written:\n{server.log[-3000:]}")
+                tally.notes.append(f"{server!r} has written:\n{server.complaints}")
         print_row(kind, app, tally, columns)
         total.add(tally)
     print_row("all", "", total, columns)

@@ -300,3 +300,28 @@ async def test_a_connection_that_is_told_to_go_away_loses_nothing(special: Serve
 
     assert bytes(reading.body) == content.body(30)
     assert (reading.lost, reading.repeated) == (0, 0)
+
+
+@pytest.mark.parametrize("special", ["hypercorn-h2"], indirect=True)
+async def test_what_is_answered_early_disturbs_no_other_response_of_its_connection(special: Server) -> None:
+    """hypercorn tears the connection down where a response has ended before its request's body was taken."""
+    first, reading, headers = Reading(), Reading(), (*FETCH, ("content-type", "text/plain"))
+    async with ask(special, "POST", "/upload", headers=headers, body=b"x" * 1000) as got:
+        assert await follow(got, first)
+    connection = Http2(await Wire.connect(special))
+    going_on = await connection.begin("GET", "/events?n=40&delay=0.02", EVENTSOURCE)
+
+    statuses = []
+    for _ in range(10):
+        for cursor in (f"{first.stream}.0", f"{first.stream}.1", f"{first.stream[:-4]}AAAA.1"):
+            answered = await connection.begin("POST", "/upload", (*headers, ("last-event-id", cursor)), b"x" * 1000)
+            await answered.head()
+            await follow(answered, Reading())
+            statuses.append(answered.status)
+    complete = await follow(going_on, reading)
+    await connection.aclose()
+
+    assert statuses == [200, 204, 410] * 10
+    assert complete
+    assert bytes(reading.body) == content.body(40)
+    assert "KeyError" not in special.log
