@@ -7,8 +7,8 @@ up. Rules:
 
 1. One event per tick of the loop goes this way; what follows in the same tick is left to the reader, who sends it in
    one. (A stream that has kept to one a tick is looked at again only some events later.)
-2. Only along a chain of ``send`` that is known to be indifferent to the task it runs in: a server's, or one behind
-   middleware of ours. Anything else takes the reader's way.
+2. Only to a server's own ``send`` that is known to be indifferent to the task it runs in, with nothing but our own
+   heartbeats on the way. Anything else takes the reader's way.
 3. A ``send`` that did not end in its first step belongs to the reader's task from then on. The producer never waits
    for it, and never cancels it.
 """
@@ -20,21 +20,26 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import Any, cast
 
 from ..types import Message, Send
+from .pulse import Lookout, ResponsePulse
 
 #: Modules whose ``send`` keeps no state per task, as far as its first suspension.
 _SERVERS = ("uvicorn.protocols.http.",)
-_OURS = "streamware.streams.pulse"
 
 STREAK = 3
 CREDIT = 16
 
 
-def is_indifferent(send: Send) -> bool:
-    """Whether ``send`` may be begun in one task and ended in another. If so, it returns coroutines."""
+def shortcut(send: Send) -> tuple[Send, ResponsePulse | None] | None:
+    """The server's own ``send`` at the end of ``send``, where it may be begun in one task and ended in another, and the
+    pulse on the way to it; None where anything else is on the way."""
     owner = getattr(send, "__self__", None)
-    while owner is not None and type(owner).__module__ == _OURS:
-        owner = getattr(owner.inner_send, "__self__", None)
-    return owner is not None and type(owner).__module__.startswith(_SERVERS)
+    pulse = None
+    if isinstance(owner, Lookout):
+        send, pulse = owner.inner_send, owner.pulse
+        owner = getattr(send, "__self__", None)
+    if owner is None or not type(owner).__module__.startswith(_SERVERS):
+        return None
+    return send, pulse
 
 
 class Ticks:
@@ -63,12 +68,17 @@ class DirectSend:
 
     Asking for the tick at every event would cost a third of what is saved. So a stream that has shown, ``STREAK`` times
     running, that its events come one a tick, is believed for the next ``CREDIT`` events.
+
+    What goes this way does not go through the pulse. It is whole events, which leave the pulse where it was, between
+    two; all that it has to know is when. While a heartbeat is under way, or the pulse is not between two events,
+    nothing goes this way.
     """
 
-    __slots__ = ("_begin", "_credit", "_streak", "_tick", "_ticks", "error", "rest")
+    __slots__ = ("_begin", "_credit", "_pulse", "_streak", "_tick", "_ticks", "error", "rest")
 
-    def __init__(self, send: Send, ticks: Ticks) -> None:
-        self._begin = cast("Callable[[Message], Coroutine[object, None, None]]", send)  # ``is_indifferent`` has looked
+    def __init__(self, send: Send, pulse: ResponsePulse | None, ticks: Ticks) -> None:
+        self._begin = cast("Callable[[Message], Coroutine[object, None, None]]", send)  # ``shortcut`` has looked
+        self._pulse = pulse
         self._ticks = ticks
         self._tick = -1
         self._streak = 0
@@ -83,6 +93,11 @@ class DirectSend:
             self._credit -= 1
         elif not self._is_new_tick():
             return None
+        pulse = self._pulse
+        if pulse is not None:
+            if pulse.beat is not None or not pulse.boundary.between:
+                return None
+            pulse.last = pulse.now()
         steps = self._begin({"type": "http.response.body", "body": event, "more_body": True})
         try:
             first = steps.send(None)
@@ -93,6 +108,8 @@ class DirectSend:
             return False
         self._streak = self._credit = 0
         self.rest = Rest(steps, first)
+        if pulse is not None:
+            pulse.sending += 1
         return False
 
     def _is_new_tick(self) -> bool:
@@ -109,7 +126,12 @@ class DirectSend:
         """In the reader's task: end what was begun, or raise what it raised."""
         rest, self.rest = self.rest, None
         if rest is not None:
-            await rest
+            try:
+                await rest
+            finally:
+                if self._pulse is not None:
+                    self._pulse.sending -= 1
+                    self._pulse.last = self._pulse.now()
         error, self.error = self.error, None
         if error is not None:
             raise error

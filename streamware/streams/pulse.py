@@ -71,6 +71,7 @@ class Pulse:
         "inner_receive",
         "inner_send",
         "last",
+        "now",
         "options",
         "sending",
         "stopped",
@@ -80,6 +81,7 @@ class Pulse:
     def __init__(self, options: PulseOptions, receive: Receive, send: Send) -> None:
         self.options = options
         self.clock = options.clock
+        self.now = options.clock.now
         self.inner_receive = receive
         self.inner_send = send
         self.forward: Send = send
@@ -101,7 +103,7 @@ class Pulse:
             await self.inner_send(message)
         finally:
             self.sending -= 1
-            self.last = self.clock.now()
+            self.last = self.now()
 
     async def turn(self) -> None:
         """Wait for a heartbeat that is under way."""
@@ -110,7 +112,7 @@ class Pulse:
 
     def begin(self) -> None:
         """The start has been sent: silence counts from now."""
-        self.last = self.clock.now()
+        self.last = self.now()
         if not self.stopped:
             self.arm(self.wait())
 
@@ -167,7 +169,7 @@ class Pulse:
             self.stop()
         finally:
             self.beat = None
-            self.last = self.clock.now()
+            self.last = self.now()
         if not self.stopped:
             self.arm(self.wait())
 
@@ -312,7 +314,7 @@ class ResponsePulse(Pulse):
             raise
         finally:
             self.sending -= 1
-            self.last = self.clock.now()
+            self.last = self.now()
 
     @property
     def pause(self) -> float:

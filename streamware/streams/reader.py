@@ -18,7 +18,7 @@ import msgspec
 from ..stores.base import Batch, Log, Outcome
 from ..types import Message, Scope, Send
 from ..wire import sse
-from .direct import DirectSend, is_indifferent
+from .direct import DirectSend, shortcut
 from .inbound import Inbound
 from .options import DISCARD_WAIT, PACE_SECONDS, Options
 from .producer import Producer
@@ -127,8 +127,9 @@ class Reader:
             await self._send(start)
         if preface and not self._inbound.gone:
             await self._send({"type": "http.response.body", "body": preface, "more_body": True})
-        if is_indifferent(self._send):
-            self._direct = self._place.sink = DirectSend(self._send, self._worker.ticks)
+        way = shortcut(self._send)
+        if way is not None:
+            self._direct = self._place.sink = DirectSend(*way, self._worker.ticks)
 
     async def _pass_on(self, batch: Batch) -> bool:
         """Send what was read. True where that was the last of it."""
