@@ -7,8 +7,9 @@ import asyncio
 
 import pytest
 
-from streamware.testing import settle
-from streamware.types import Message, Receive, Scope, Send
+from streamware.middleware.heartbeat import HeartbeatMiddleware
+from streamware.testing import FakeClock, settle
+from streamware.types import ASGIApp, Message, Receive, Scope, Send
 from tests.middleware.resume_site import EVENTSOURCE, READER, Site, UvicornCycle, as_uvicorn, body, start, until
 
 LIKE_OR_NOT = pytest.mark.parametrize("headers", [EVENTSOURCE, READER], ids=["eventsource", "other"])
@@ -274,3 +275,49 @@ async def test_a_handover_to_the_apps_own_ids_reaches_the_connection_whole() -> 
         await run.put(body(b"id: 7\ndata: one\n\n"), body(b"id: 8\ndata: two\n\n", False), None)
         await first.finished()
         assert [(event.id, event.data) for event in first.pending_events] == [("7", "one"), ("8", "two")]
+
+
+# -- with heartbeats on the way
+
+INTERVAL = 15.0
+
+
+async def test_a_heartbeat_comes_an_interval_behind_the_last_event_that_was_handed_over() -> None:
+    clock = FakeClock()
+
+    def beating(app: ASGIApp) -> ASGIApp:
+        return as_uvicorn(HeartbeatMiddleware(app, interval=INTERVAL, clock=clock))
+
+    async with Site(around=beating, clock=clock) as site:
+        first, run = await site.started("1")
+        await settle()
+        await clock.advance(INTERVAL - 1)
+        await run.say("2")
+        await clock.advance(INTERVAL - 1)
+        assert b":\n" not in first.body, "it was not silent for an interval"
+        await clock.advance(1.5)
+        assert first.body.endswith(b"\n\n:\n")
+        await run.say("3")
+        await run.end()
+        await first.finished()
+        assert first.data == ["1", "2", "3"]
+
+
+async def test_a_heartbeat_waits_while_a_handed_over_event_is_still_being_sent() -> None:
+    clock = FakeClock()
+
+    def beating(app: ASGIApp) -> ASGIApp:
+        return as_uvicorn(HeartbeatMiddleware(app, interval=INTERVAL, clock=clock))
+
+    async with Site(around=beating, clock=clock) as site:
+        first, run = await site.started("1")
+        await settle()
+        first.stall()
+        await run.say("2")
+        await clock.advance(3 * INTERVAL)
+        first.unstall()
+        await settle()
+        assert first.body.count(b":\n") == 0, "backpressure is not silence"
+        await run.end()
+        await first.finished()
+        assert first.data == ["1", "2"]
