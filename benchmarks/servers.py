@@ -151,7 +151,10 @@ def main() -> None:
     import uvicorn
 
     pin(SERVER_CPU)
-    listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
+    # With its protocol named, as servers that bind by themselves do: else asyncio leaves Nagle's algorithm on.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(4096)
     config = uvicorn.Config(
         build(options.variant), loop=options.loop, log_level="warning", access_log=False, timeout_keep_alive=600
     )
