@@ -14,7 +14,7 @@ LOADS = ((500, 20, 1.2), (1000, 50, None))
 
 
 async def run(settings: Settings) -> list[Figure]:
-    seconds = settings.pick(6, 2)
+    seconds = settings.pick(5, 2)
     figures: list[Figure] = []
     loop = settings.loops[0]
     with serving(loop) as servers:
@@ -28,7 +28,7 @@ async def run(settings: Settings) -> list[Figure]:
                 delivered: dict[str, list[float]] = delivered,
             ) -> float:
                 # Enough to be still under way when the measurement ends, however slowly they begin.
-                count = rate * (seconds + 4)
+                count = rate * (seconds + 3)
                 clients = await open_streams(server.port, f"/paced?count={count}&rate={rate}", streams)
                 clock = asyncio.get_running_loop()
                 await asyncio.sleep(0.5)
