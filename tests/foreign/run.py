@@ -40,8 +40,9 @@ SUITE_TIMEOUT = 480
 
 @dataclass(frozen=True)
 class Suite:
-    """``requirement``: whose source distribution holds the tests; None where they lie beside this file, in ``name``.
-    ``package``: the folder to take out of the copy. ``arguments``: of pytest, and ``tests`` the paths to run."""
+    """``requirement``: whose source distribution holds the tests; None where none does, and a checkout of them has to
+    be given in ``.foreign/given/{name}``. ``package``: the folder to take out of the copy. ``arguments``: of pytest,
+    and ``tests`` the paths to run."""
 
     name: str
     requirement: str | None
@@ -52,6 +53,15 @@ class Suite:
     @property
     def label(self) -> str:
         return self.requirement.replace("==", " ") if self.requirement else self.name.replace("-", " ")
+
+    @property
+    def given(self) -> Path:
+        """Where a checkout is looked for."""
+        return CACHE / "given" / self.name
+
+    @property
+    def can_be_had(self) -> bool:
+        return self.requirement is not None or self.given.is_dir()
 
     def copy(self, kind: str) -> Path:
         """Where the ``bare`` or ``wrapped`` run finds its files: apart, for some tests write into them."""
@@ -79,7 +89,7 @@ SUITES = (
     ),
     # The last release whose source distribution has the tests whole; what is tested is the installed 3.7.0.
     Suite("sse-starlette", "sse-starlette==3.4.5", "sse_starlette", ("-p", "no:django", "-o", "asyncio_mode=auto")),
-    # Its source distribution has no tests: those of its tag, see README.md.
+    # Its source distribution has no tests: run where a checkout of its tag is given, see README.md.
     Suite(
         "channels-4.3.2",
         None,
@@ -132,7 +142,7 @@ def pip(*arguments: str) -> None:
 def lay_out(suite: Suite) -> None:
     """Fresh copies of the suite without the package that it tests."""
     if suite.requirement is None:
-        source = HERE / suite.name
+        source = suite.given
     else:
         with tarfile.open(source_of(suite.requirement)) as archive:
             archive.extractall(CACHE / "unpacked", filter="data")
@@ -213,6 +223,10 @@ def main() -> int:
     chosen = [suite for suite in SUITES if not options.suites or suite.name.startswith(tuple(options.suites))]
     if not chosen:
         parser.error(f"no such suite: {' '.join(options.suites)}")
+    for suite in chosen:
+        if not suite.can_be_had:
+            print(f"{suite.label}: no checkout in {suite.given.relative_to(ROOT)}, not run")
+    chosen = [suite for suite in chosen if suite.can_be_had]
 
     set_up()
     for suite in chosen:
