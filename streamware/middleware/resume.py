@@ -206,7 +206,7 @@ class ResumeMiddleware(BaseMiddleware):
         def watch(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 message = with_listed_headers(message)
-                if self._reading.starts_stream(message):
+                if self._reading.starts_stream(message) and self._reading.could_ask(scope):
                     self._missed(scope)
             return send(message)
 

@@ -49,6 +49,11 @@ class Reading:
         self._always = always
         self._known: dict[bytes, bool] = {}  # a service has few content types, and looks one up at each response
 
+    def could_ask(self, scope: Scope) -> bool:
+        """Whether another ``Accept`` would have got this request a log."""
+        given: list[tuple[bytes, bytes]] = scope.get("headers") or []
+        return scope["method"] not in _NEVER and not any(name in _MCP for name, _ in given)
+
     def starts_stream(self, start: Message) -> bool:
         """Whether a response that begins like this is a stream that could have had a log."""
         if start.get("status") != 200:

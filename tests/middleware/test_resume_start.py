@@ -246,6 +246,26 @@ async def test_a_stream_without_a_log_is_counted_and_the_remedy_logged_once_a_pa
     assert "always=['/b']" in advice[1]
 
 
+@pytest.mark.parametrize(
+    ("method", "headers"),
+    [("HEAD", {"accept": "*/*"}), ("GET", {"accept": "*/*", "mcp-protocol-version": "2025-11-25"})],
+    ids=["HEAD", "MCP"],
+)
+async def test_no_remedy_is_offered_where_there_is_none(
+    method: str, headers: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever these accepted, they would get no log."""
+    with caplog.at_level(logging.WARNING, "streamware.resume"):
+        async with Site() as site:
+            connection = site.connect(method=method, headers=headers)
+            run = await site.run()
+            await run.stream("one")
+            await run.end()
+            await connection.finished()
+            assert site.counted("resume.unlogged", "accept") == 0
+    assert not caplog.records
+
+
 async def test_ndjson_is_logged_where_it_is_listed() -> None:
     async with Site(media_types=["text/event-stream", "application/x-ndjson"]) as site:
         connection = site.connect(headers={"accept": "application/x-ndjson"})
