@@ -24,6 +24,7 @@ from ..streams.call import Call
 from ..streams.inbound import Inbound
 from ..streams.options import ByPath, Options
 from ..streams.owner import SESSION_COOKIES, identify
+from ..streams.pulse import Lookout
 from ..streams.response import with_listed_headers
 from ..streams.worker import Worker
 from ..types import ASGIApp, Clock, Message, Receive, Scope, Send
@@ -203,16 +204,22 @@ class ResumeMiddleware(BaseMiddleware):
     def _watched(self, scope: Scope, send: Send) -> Send:
         """``send``, with a look at the start: an event stream that got no log is one that users will miss."""
 
+        heartbeats: object = getattr(send, "__self__", None)
+        if isinstance(heartbeats, Lookout) and self._reading.usual:  # they look for the same: one look does for both
+            heartbeats.on_stream = self._missed
+            return send
+
         def watch(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 message = with_listed_headers(message)
-                if self._reading.starts_stream(message) and self._reading.could_ask(scope):
-                    self._missed(scope)
+                self._missed(scope, message)
             return send(message)
 
         return watch
 
-    def _missed(self, scope: Scope) -> None:
+    def _missed(self, scope: Scope, start: Message) -> None:
+        if not self._reading.starts_stream(start) or not self._reading.could_ask(scope):
+            return
         self._observer.count("resume.unlogged", reason="accept")
         path = path_within_mount(scope)
         self._options.advice.warning(

@@ -11,11 +11,13 @@ from ..types import Message, Scope
 from ..wire import headers
 from ..wire.cursor import Cursor, parse_cursor
 from ..wire.denial import is_eventsource_like
+from .pulse import EVENT_STREAM, NDJSON
 
 #: Without an owner, a shorter key is one that somebody else may use as well (22 characters of base64 are 128 bits).
 LONE_KEY_LENGTH = 22
 KEY_BYTES = 1024
 _KNOWN_TYPES = 256
+_USUAL = NDJSON | {EVENT_STREAM}
 
 _TELLING = frozenset({b"accept", b"last-event-id", b"idempotency-key", b"prefer"})
 _MCP = frozenset({b"mcp-session-id", b"mcp-protocol-version"})
@@ -41,10 +43,12 @@ class Reading:
     """How requests are read. ``always``: matches the paths, within the mount, whose requests may get a log whatever
     they accept."""
 
-    __slots__ = ("_always", "_known", "_media_types", "_mention")
+    __slots__ = ("_always", "_known", "_media_types", "_mention", "usual")
 
     def __init__(self, media_types: frozenset[bytes], always: Callable[[str], object] | None) -> None:
         self._media_types = media_types
+        #: No stream has a media type that heartbeats would not look out for.
+        self.usual = media_types <= _USUAL
         self._mention = re.compile(b"|".join(map(re.escape, sorted(media_types))), re.IGNORECASE).search
         self._always = always
         self._known: dict[bytes, bool] = {}  # a service has few content types, and looks one up at each response

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from ..observe import Observer
@@ -196,7 +196,7 @@ class Lookout:
     """An HTTP response until its start shows whether it may be one to put heartbeats into. Most are not, and this is
     all that they pay for."""
 
-    __slots__ = ("gone", "inner_receive", "inner_send", "options", "pulse", "scope")
+    __slots__ = ("gone", "inner_receive", "inner_send", "on_stream", "options", "pulse", "scope")
 
     def __init__(self, options: PulseOptions, scope: Scope, receive: Receive, send: Send) -> None:
         self.options = options
@@ -204,6 +204,8 @@ class Lookout:
         self.inner_receive = receive
         self.inner_send = send
         self.pulse: ResponsePulse | None = None
+        #: Called with the scope and the start of a response that may be a stream, for whoever else looks out for one.
+        self.on_stream: Callable[[Scope, Message], None] | None = None
         self.gone = False
 
     async def receive(self) -> Message:
@@ -221,7 +223,12 @@ class Lookout:
             return self.pulse.forward(message)
         if message["type"] == "http.response.start" and not self.gone:
             given: RawHeaders = message.get("headers", [])
-            if type(given) is not list or self.options.mentions_stream(given):
+            if type(given) is not list:
+                given = list(given)
+                message = {**message, "headers": given}
+            if self.options.mentions_stream(given):
+                if self.on_stream is not None:
+                    self.on_stream(self.scope, message)
                 self.pulse = ResponsePulse(self.options, self.scope, self.inner_receive, self.inner_send)
                 return self.pulse.send_start(message)
         return self.inner_send(message)
