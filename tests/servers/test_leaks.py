@@ -97,8 +97,9 @@ def grown(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[int, i
 
 async def check(kind: str, count: int) -> None:
     with Server(SERVERS[kind], "tests.servers.apps:leaking") as server:
-        # A round before the first look: what the streams of one round take, the allocator keeps for those of the next.
-        await drop_in_rounds(server, 2 * ROUND, 1)
+        # Rounds before the first look: what the streams of one round take, the allocator keeps for those of the next.
+        # hypercorn's HTTP/2 needs more of them to come to rest (measured: flat from 2,000 streams to 14,000).
+        await drop_in_rounds(server, (8 if server.kind.http2 else 2) * ROUND, 1)
         before = await look(server)
 
         await drop_in_rounds(server, count, 2)
