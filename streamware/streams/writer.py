@@ -20,6 +20,8 @@ from ..stores.base import ProducerLog
 from ..types import Message
 from ..wire import ndjson, sse
 
+BOM = b"\xef\xbb\xbf"
+
 
 class ForeignIds(Exception):
     """The first event has an id of the app's own: the stream is not ours to number."""
@@ -112,6 +114,9 @@ class EventWriter:
             block = sse.without_ids(block)
             if not block:
                 return True
+        if block.startswith(BOM):
+            # In mid-stream it is part of a field's name, at the start of one, where a replay may put it, a mark.
+            block = b":\n" + block
         self.seq = seq = self.seq + 1
         if seq == 1:
             block = sse.with_retry(block, jittered_milliseconds(self._retry))

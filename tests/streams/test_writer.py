@@ -120,6 +120,16 @@ def test_retry_is_spread_by_a_quarter_either_way() -> None:
     assert 3700 < max(spread) <= 3750
 
 
+async def test_a_byte_order_mark_in_mid_stream_does_not_open_an_event_of_the_log() -> None:
+    """There it is part of a field's name. At the start of a replay it would be a mark again, and be taken away."""
+    mark = b"\xef\xbb\xbf"
+    writing = await Writing().open()
+    await writing.feed(b"data: 1\n\n", mark + b"data: x\ndata: 2\n\n")
+    event = writing.events()[1]
+    assert sse.Interpreter().feed(event) == sse.Interpreter().feed(b"\n" + event)
+    assert [one.data for one in sse.Interpreter().feed(event)] == ["2"]
+
+
 async def test_a_byte_order_mark_is_taken_away() -> None:
     wire = await (await Writing().open()).wire(b"\xef\xbb", b"\xbfdata: 1\n\n")
     assert wire == b"data: 1\nretry: 0\n%b\n\n" % numbered(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from streamware.wire.sse import (
@@ -264,6 +264,8 @@ def test_a_large_event_fed_by_the_byte_is_searched_once(end: bytes) -> None:
 def test_ids_added_to_every_block_change_nothing_else_that_a_client_sees(body: bytes, cuts: list[int]) -> None:
     plain = body.removeprefix(BOM)
     blocks, _ = framed(parts(plain, cuts))
+    # Blank lines are gone, and what was behind them may now be at the start, where U+FEFF is a mark: the writer's task.
+    assume(not blocks or not blocks[0][0].startswith(BOM))
     named = b"".join(with_id(without_ids(block), CURSOR + b"%d" % at) for at, (block, _) in enumerate(blocks))
 
     before, after = interpreted(plain), interpreted(named, cuts)
