@@ -1,10 +1,17 @@
-"""What every test shares: the option that turns a skip into a failure, which CI sets."""
+"""What every test shares: the option that turns a skip into a failure, which CI sets, and how examples are found: the
+same ones in every run of CI, so that a change is judged by what it changed; new ones everywhere else."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    hypothesis.settings.load_profile("ci")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
