@@ -22,15 +22,15 @@ from dataclasses import dataclass
 
 from ..observe import Observer
 from ..types import Clock, Message, RawHeaders, Receive, Scope, Send, TimerHandle
-from ..wire import headers
+from ..wire import headers, sse
 from ..wire.boundary import EventBoundary, LineBoundary
+from ..wire.denial import EVENT_STREAM as EVENT_STREAM
 
 logger = logging.getLogger("streamware.heartbeat")
 
-COMMENT = b":\n"  # one newline: after a blank line the OpenAI SDK and httpx-sse make an empty message of it
+COMMENT = sse.comment()  # one newline: after a blank line the OpenAI SDK and httpx-sse make an empty message of it
 LINE = b"\n"
 REASONS = {COMMENT: "comment", LINE: "line"}
-EVENT_STREAM = b"text/event-stream"
 NDJSON = frozenset({b"application/x-ndjson", b"application/ndjson", b"application/jsonl"})
 _MENTION = re.compile(rb"event-stream|ndjson|jsonl", re.IGNORECASE).search
 BOM = b"\xef\xbb\xbf"

@@ -7,14 +7,12 @@ import msgspec
 from ..stores.base import Head
 from ..types import Message, RawHeaders
 from ..wire import headers
+from ..wire.denial import EVENT_STREAM as EVENT_STREAM
+from ..wire.denial import VARY as VARY
 from ..wire.denial import Denial
 from .answer import Gone
 
-EVENT_STREAM = b"text/event-stream"
 STREAM_PARAMETER = "_stream"
-
-#: Everything that an answer to the same URL may depend on (RFC 9110 §12.5.5).
-VARY = (b"Accept", b"Last-Event-ID", b"Prefer", b"Authorization", b"Cookie", b"Origin")
 
 #: Of the app's head, what every later reader gets too. Never Set-Cookie, nor CORS headers, which are made per reader.
 REPLAYED = frozenset({
