@@ -131,8 +131,15 @@ class RedisServer:
     def start(self) -> RedisServer:
         """Start it, and wait until it serves."""
         config = {
-            **{"port": str(self.port), "bind": "127.0.0.1", "dir": str(self._directory), "logfile": "log"},
-            **{"unixsocket": "s", "save": '""', "appendonly": "no", "daemonize": "no", "maxclients": "500"},
+            "port": str(self.port),
+            "bind": "127.0.0.1",
+            "dir": str(self._directory),
+            "logfile": "log",
+            "unixsocket": "s",
+            "save": '""',
+            "appendonly": "no",
+            "daemonize": "no",
+            "maxclients": "500",
             **{name.replace("_", "-"): value for name, value in self.options.items()},
         }
         if self._mode:  # a sentinel knows none of these
