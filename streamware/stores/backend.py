@@ -175,7 +175,7 @@ class Backend(Protocol):
 
     async def write(self, entries: Sequence[Entry]) -> Sequence[Written]:
         """Write a batch: at most one entry a stream. One answer each, in order. Calls do not overlap, but for those
-        that were given up."""
+        that were given up. An empty batch asks whether the store takes writes."""
         ...
 
     async def read(self, stream: str, after: int) -> Page | None:
