@@ -96,14 +96,14 @@ class RedisBackend:
         self._open = made
 
     async def aclose(self) -> None:
+        lease, self._lease = self._lease, None
+        if lease is not None:  # first of all, for a renewal that is under way would take it anew
+            await asyncio.to_thread(lease.close)
         if self._open is not None:
-            lease = self._keys.lease(self._worker)
+            name = self._keys.lease(self._worker)
             with suppress(StoreUnavailable):
-                await self._open.asking.ask(Command(lease, pack(b"DEL", lease)))
+                await self._open.asking.ask(Command(name, pack(b"DEL", name)))
         await self._disconnect()
-        if self._lease is not None:
-            lease_of_this_worker, self._lease = self._lease, None
-            await asyncio.to_thread(lease_of_this_worker.close)
 
     async def _disconnect(self) -> None:
         made, self._open = self._open, None

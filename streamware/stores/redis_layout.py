@@ -27,15 +27,14 @@ from dataclasses import dataclass
 import msgspec
 
 from .backend import Entry, Report
-from .base import Head, Outcome
+from .base import Outcome
+from .records import decode_events
 from .redis_replies import Reply
 
 #: Larger entries are announced without their events, and read by who wants them.
 INLINE_BYTES = 16 * 1024
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_events = msgspec.msgpack.Decoder(list[bytes | None]).decode
-_decode_head = msgspec.msgpack.Decoder(Head).decode
 
 
 class Note(msgspec.Struct, array_like=True, frozen=True):
@@ -90,7 +89,10 @@ class Keys:
 
     def claim(self, key: str) -> bytes:
         # Hashed: a key is a client's text, of any length and with any braces.
-        return b"%bclaim:%b" % (self._prefix, hashlib.blake2b(key.encode(), digest_size=16).hexdigest().encode())
+        return b"%bclaim:%b" % (
+            self._prefix,
+            hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest().encode(),
+        )
 
     def stream_of(self, channel: bytes) -> str | None:
         """The stream whose channel it is; None where it is another's."""
@@ -99,18 +101,6 @@ class Keys:
 
 
 # -- what is in them
-
-
-def encode_events(events: Sequence[bytes | None]) -> bytes:
-    return _encode(events)
-
-
-def encode_head(head: Head) -> bytes:
-    return _encode(head)
-
-
-def decode_head(data: bytes) -> Head:
-    return _decode_head(data)
 
 
 def encode_note(note: Note) -> bytes:
@@ -129,7 +119,7 @@ def decode_entry(reply: Reply) -> tuple[int, list[bytes | None]] | None:
     """One entry of a log as ``XRANGE`` gives it: its last seq and its events; None for the log's end."""
     match reply:
         case [bytes(entry), [b"d", bytes(events), *_]] if entry.startswith(b"1-"):
-            return int(entry[2:]), _decode_events(events)
+            return int(entry[2:]), decode_events(events)
         case _:
             return None
 
@@ -184,5 +174,5 @@ def decode_news(stream: str, message: bytes) -> Entry:
     if not seq.isdigit():
         seq, _, ended = message.partition(b"!")
         return Entry(stream, int(seq) + 1, outcome=Outcome(ended[1:].decode()), unfinished=ended[:1] == b"1")
-    decoded = _decode_events(events) if events else []
+    decoded = decode_events(events) if events else []
     return Entry(stream, int(seq) - len(decoded) + 1, decoded)

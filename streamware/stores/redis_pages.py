@@ -14,8 +14,9 @@ from collections import OrderedDict
 
 from .backend import PAGE_BYTES, PAGE_EVENTS, Page, State
 from .base import Head, Outcome, Tombstone
+from .records import decode_head, tombstone
 from .redis_asking import Asking, Command
-from .redis_layout import Keys, Top, decode_entry, decode_head, decode_top
+from .redis_layout import Keys, decode_entry, decode_top
 from .redis_pipe import pack
 from .redis_replies import Reply
 from .redis_scripts import TOP
@@ -105,7 +106,4 @@ def _joined(entries: list[Reply], after: int) -> tuple[int, list[bytes | None], 
 def _tombstone(head: Head, outcome: Reply, last: Reply) -> Tombstone:
     # Without an outcome all of its workers were gone for so long that the log has expired before anybody ended it.
     ended = Outcome(outcome.decode()) if isinstance(outcome, bytes) else Outcome.INTERRUPTED
-    return Tombstone(head.owner, head.path, head.method, ended, int(last) if isinstance(last, bytes) else 0)
-
-
-__all__ = ("Pages", "Top")
+    return tombstone(head, ended, int(last) if isinstance(last, bytes) else 0)

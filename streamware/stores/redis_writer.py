@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from ..exceptions import StoreUnavailable
 from .backend import LOST, TAKEN, Entry, Verdict, Written
 from .base import Outcome
+from .records import encode_events, encode_head
 from .redis_asking import Asking, Command, is_moved
-from .redis_layout import Keys, Packed, encode_events, encode_head
+from .redis_layout import Keys, Packed
 from .redis_pipe import Pipe, pack
 from .redis_replies import Reply, ServerError
 from .redis_scripts import STEP
