@@ -128,6 +128,7 @@ class Writer:
         logs, parts = self._logs, list[bytes]()
         for item in items:
             entry, begun = item.entry, len(parts)
+            item.told = 0
             own = item.own = logs.get(entry.stream) or _Own(
                 Packed(self._keys, entry.stream, self._asking.nodes.publish)
             )
