@@ -259,14 +259,8 @@ class PatientReader(MemoryReader):
 
     __slots__ = ()
 
-    @property
-    def sink(self) -> Callable[[bytes], bool | None] | None:
-        """None: what is fresh is in no store yet."""
-        return None
-
-    @sink.setter
-    def sink(self, sink: object) -> None:
-        return None
+    def give(self, event: bytes) -> None:
+        """What is fresh is in no store yet: the acknowledgement wakes us."""
 
     def _take(self) -> Batch | None:
         log = cast(LocalLog, self._log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator
 
 import pytest
@@ -35,6 +36,7 @@ async def build(kind: StoreKind, clock: FakeClock) -> AsyncIterator[Build]:
     yield make
     for world in worlds:
         await world.store.aclose()
+        shutil.rmtree(world.place)
     assert clock.timers == 0, "a store leaves no timer behind"
 
 
