@@ -30,8 +30,6 @@ class Dialled(Protocol):
 
     async def connect(self) -> None: ...
 
-    async def disconnect(self, nowait: bool = False) -> None: ...
-
 
 class Pipe(asyncio.Protocol):
     """A connection in use: asked, or, after ``listen``, listened to."""
@@ -58,7 +56,11 @@ class Pipe(asyncio.Protocol):
             async with asyncio.timeout(timeout):
                 await connection.connect()
         except (RedisError, OSError, TimeoutError) as error:
+            _abandon(connection)
             raise StoreUnavailable(f"{self.name}: {str(error) or 'no connection in time'}") from error
+        except BaseException:
+            _abandon(connection)
+            raise
         writer = connection._writer
         if writer is None:  # pragma: no cover -- no redis-py known does this
             raise StoreUnavailable(f"{self.name}: not connected")
@@ -147,6 +149,13 @@ class Pipe(asyncio.Protocol):
                 answered.set_exception(error)
         if self.on_lost is not None:
             self.on_lost()
+
+
+def _abandon(connection: Dialled) -> None:
+    """Close what there is of a connection that did not come to be."""
+    writer, connection._reader, connection._writer = connection._writer, None, None
+    if writer is not None:
+        writer.transport.abort()
 
 
 def pack(*words: bytes) -> bytes:
