@@ -231,16 +231,17 @@ class RedisBackend:
         workers = (
             [member.decode() for member in members if isinstance(member, bytes)] if isinstance(members, list) else []
         )
+        strays = await self._strays()
         others = [worker for worker in workers if worker != self._worker]
-        if not others:
-            return []
+        if not others or len(strays) == AT_ONCE:
+            return strays
         leases = await asking.ask(*(Command(name, pack(b"EXISTS", name)) for name in map(keys.lease, others)))
         dead = [worker for worker, lease in zip(others, leases, strict=True) if lease == 0][:AT_ONCE]
         if not dead:
-            return []
+            return strays
         some = b"%d" % AT_ONCE
         left = await asking.ask(*(Command(name, pack(b"SRANDMEMBER", name, some)) for name in map(keys.open, dead)))
-        found: list[str] = []
+        found = strays
         gone: list[bytes] = []
         for worker, logs in zip(dead, left, strict=True):
             named = [log.decode() for log in logs if isinstance(log, bytes)] if isinstance(logs, list) else []
@@ -263,6 +264,25 @@ class RedisBackend:
         return await self._now.claims.claimed(key)
 
     # -- within
+
+    async def _strays(self) -> list[str]:
+        """Logs that are open in this worker's name and that it does not produce: a server that took another's place had
+        not heard of their end. Looked for after each new connection."""
+        made, name = self._now, self._keys.open(self._worker)
+        if made.is_new:
+            made.is_new = False
+            members = (await made.asking.ask(Command(name, pack(b"SMEMBERS", name))))[0]
+            named = [log.decode() for log in members if isinstance(log, bytes)] if isinstance(members, list) else []
+            made.strays = dict.fromkeys(stream for stream in named if not made.writer.is_named(stream))
+        some = list(made.strays)[:AT_ONCE]
+        if not some:
+            return []
+        packed = pack(b"SMISMEMBER", name, *(stream.encode() for stream in some))
+        left = (await made.asking.ask(Command(name, packed)))[0]
+        for stream, still in zip(some, left if isinstance(left, list) else [], strict=True):
+            if still != 1:
+                del made.strays[stream]
+        return [stream for stream in some if stream in made.strays]
 
     def _announce(self, stream: str) -> Command:
         """Wake who watches a log: he has to read it."""
@@ -313,9 +333,12 @@ class _Connected:
         self.writer = Writer(self.writing, keys, worker, lives, held, inline)
         self.pages = Pages(self.asking, keys)
         self.claims = Claims(self.asking, keys, worker, lives, held)
+        self.is_new = True  # the server at the other end may have taken another's place
+        self.strays: dict[str, None] = {}
 
     async def _teach(self, pipe: Pipe) -> None:
         """Make a server know the scripts."""
+        self.is_new = True
         packed, count = load()
         for reply in await pipe.ask(packed, count, self._timeout):
             if isinstance(reply, ServerError):

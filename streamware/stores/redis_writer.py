@@ -83,14 +83,20 @@ class Writer:
         self._claims = claims
         self._inline = inline
         self._logs: dict[str, _Own] = {}
+        self._named: set[str] = set()  # in the store's set of open logs, as far as is known
 
     def is_running(self, stream: str) -> bool:
         """The store was seen to hold the log, open, and it is written here."""
         return stream in self._logs
 
+    def is_named(self, stream: str) -> bool:
+        """It is ours, and known to be open, or is about to be."""
+        return stream in self._named
+
     def drop(self, stream: str) -> None:
         """The log is none of ours any more."""
         self._logs.pop(stream, None)
+        self._named.discard(stream)
 
     async def write(self, entries: Sequence[Entry]) -> list[Written]:
         """One answer for each entry. :raises StoreUnavailable: some of them may not have been written."""
@@ -203,6 +209,7 @@ class Writer:
         """Name the logs among the worker's open ones, and keep their idempotency keys."""
         if not streams:
             return
+        self._named.update(streams)
         lives, open_logs = self._lives, self._keys.open(self._worker)
         commands = [
             Command(open_logs, pack(b"SADD", open_logs, *(stream.encode() for stream in streams))),
