@@ -139,7 +139,9 @@ class Feed:
     # -- what is heard and read
 
     def hear(self, entry: Entry) -> None:
-        """A signal says that ``entry`` was written."""
+        """A signal says that ``entry`` was written. Behind the end it is a dead worker's that was refused."""
+        if self.outcome is not None:
+            return
         self._said += 1
         self.heard = self._now()
         if entry.events:

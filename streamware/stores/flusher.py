@@ -96,9 +96,11 @@ class Flusher:
             self._timer = None
             self._plan(0.0)
 
-    async def flush(self) -> None:
-        """Wait until everything is acknowledged."""
-        while self._dirty or self._task is not None:
+    async def flush(self, *, give_up: bool = False) -> None:
+        """Wait until everything is acknowledged; with ``give_up`` not for a store that is away."""
+        if self._timer is not None and not self._trouble.away:
+            self.hurry()
+        while (self._dirty or self._task is not None) and not (give_up and self._trouble.away):
             await self._clean.wait()
 
     async def aclose(self) -> None:
@@ -142,6 +144,7 @@ class Flusher:
     async def _write_batch(self) -> float:
         """Write one batch; the pause before the next."""
         if self._trouble.pause > 0:
+            self._clean.wake()
             self._weigh()
             return min(self._trouble.pause, WEIGH_EVERY)
         logs, entries = self._take()
@@ -150,6 +153,7 @@ class Flusher:
                 answers = await self._trouble.call(self._backend.write, entries)
             except StoreUnavailable:
                 self._put_back(logs)
+                self._clean.wake()
                 return max(self._trouble.pause, self._timing.window)
             except BaseException:
                 self._put_back(logs)
@@ -159,7 +163,7 @@ class Flusher:
         took = self._clock.now() - self._begun
         if self.clogged or self._dirty or took > WEIGH_EVERY:
             self._weigh()
-        return 0.0 if len(entries) == BATCH_ENTRIES else self._timing.window - took
+        return 0.0 if len(entries) == BATCH_ENTRIES or self._clean else self._timing.window - took
 
     def _take(self) -> tuple[list[LocalLog], list[Entry]]:
         logs: list[LocalLog] = []

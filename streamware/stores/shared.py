@@ -148,8 +148,7 @@ class SharedStore:
         for log in list(self._logs.values()):
             log.close_from_outside(Outcome.INTERRUPTED)
         with contextlib.suppress(StoreUnavailable):
-            if not self._writes.away:
-                await within(self._clock, self._timing.farewell, self._flusher.flush())
+            await within(self._clock, self._timing.farewell, self._flusher.flush(give_up=True))
         vigil, self._vigil = self._vigil, None
         if vigil is not None:
             vigil.end()

@@ -88,9 +88,10 @@ class SQLiteStore(SharedStore):
 
 
 def _file(path: object) -> Path:
+    given = path
     name = os.fspath(cast("str | os.PathLike[str]", path)) if isinstance(path, str | os.PathLike) else ""
     if name in ("", ":memory:"):
-        raise ConfigurationError.option("SQLiteStore", "path", path, "the path of a file")
+        raise ConfigurationError.option("SQLiteStore", "path", given, "the path of a file")
     # All workers have to arrive at the same name, for the tag is made of it.
     return Path(name).resolve()
 

@@ -19,6 +19,10 @@ class Waiters:
     def __init__(self) -> None:
         self._waiting: list[asyncio.Future[None]] = []
 
+    def __bool__(self) -> bool:
+        """Somebody waits."""
+        return bool(self._waiting)
+
     def wait(self) -> asyncio.Future[None]:
         """Until the next ``wake``."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from streamware.stores.base import Batch, Head, LogReader, ProducerLog, Store
+from streamware.stores.base import Batch, Head, LogReader, Outcome, ProducerLog, Store
 from streamware.stores.memory import MemoryStore
 from streamware.stores.shared import SharedStore
 from streamware.stores.sqlite import SQLiteStore
@@ -94,6 +94,7 @@ KINDS = [
     StoreKind("durable sqlite", durable_sqlite, shared=True, clocked=True, bounded=False),
 ]
 CLOCKED = [kind for kind in KINDS if kind.clocked]
+SHARED = [kind for kind in KINDS if kind.shared]
 BOUNDED = [kind for kind in KINDS if kind.bounded]
 
 
@@ -137,6 +138,18 @@ async def waiting(awaitable: Awaitable[T]) -> asyncio.Future[T]:
     await settle()
     assert not task.done()
     return task
+
+
+async def read_all(reader: LogReader) -> tuple[list[bytes], Outcome]:
+    """Every event to the end of the log, and that. There must be no gap."""
+    events: list[bytes] = []
+    while True:
+        batch = await read(reader)
+        assert not batch.gap
+        events += batch.events
+        if batch.outcome is not None:
+            reader.close()
+            return events, batch.outcome
 
 
 async def until(holds: Callable[[], object], seconds: float = 5) -> None:
