@@ -48,7 +48,9 @@ class Pages:
         first, events, size, taken = _joined(entries if isinstance(entries, list) else [], after)
         if taken:
             self._remember(stream, size // taken + 1)
-        return Page(first, events, max(top.last, first + len(events) - 1), top.outcome, top.unfinished)
+        # Between the two something may have been added, or all of it lost.
+        last = max(top.last, first + len(events) - 1) if events else top.last
+        return Page(first, events, last, top.outcome, top.unfinished)
 
     async def state(self, stream: str) -> State | Tombstone | None:
         log, meta = self._keys.log(stream), self._keys.meta(stream)
