@@ -3,7 +3,7 @@
 Rules:
 
 1. The first thing to write goes out at once; what comes while a batch is under way, and within ``window`` of its start,
-   goes out together with the next. Under load batches grow, their number does not.
+   goes out together with the next. Under load batches grow and the window widens, up to 30 ms.
 2. A batch holds one entry a log. A log that has more comes again in the next, behind the others.
 3. What was not acknowledged is written again, under the same seqs, until it is: nothing is dropped for want of a store.
    What waits is bounded for each log and for the worker, and over the bound the producers wait.
@@ -21,7 +21,7 @@ from contextvars import Context
 from ..exceptions import StoreUnavailable
 from ..observe import Observer
 from ..types import Clock, TimerHandle
-from .backend import Backend, Entry, Verdict, Written
+from .backend import PAGE_BYTES, TAKEN, Backend, Entry, Verdict, Written
 from .base import Outcome
 from .local_log import LocalLog
 from .timing import Timing
@@ -30,7 +30,10 @@ from .waiters import Waiters
 
 logger = logging.getLogger("streamware.stores")
 
-BATCH_ENTRIES = 500
+BATCH_ENTRIES = 1000
+#: A batch of more entries than these is followed by a longer window, in proportion: an entry costs more than an event.
+BUSY_ENTRIES = 100
+WIDEST = 3.75
 BATCH_BYTES = 512 * 1024
 BACKLOG_PER_LOG = 1024 * 1024
 BACKLOG = 64 * 1024 * 1024
@@ -159,11 +162,18 @@ class Flusher:
                 self._put_back(logs)
                 raise
             for log, entry, answer in zip(logs, entries, answers, strict=True):
-                self._settle(log, entry, answer)
+                if answer is TAKEN and entry.outcome is None and not log.dropped:  # as a rule
+                    log.acknowledge(entry)
+                    if not log.dirty and log.has_more:
+                        self._again(log)
+                else:
+                    self._settle(log, entry, answer)
         took = self._clock.now() - self._begun
-        if self.clogged or self._dirty or took > WEIGH_EVERY:
+        if self.clogged or took > WEIGH_EVERY:
             self._weigh()
-        return 0.0 if len(entries) == BATCH_ENTRIES or self._clean else self._timing.window - took
+        if len(entries) == BATCH_ENTRIES or self._clean:
+            return 0.0
+        return self._timing.window * min(max(1.0, len(entries) / BUSY_ENTRIES), WIDEST) - took
 
     def _take(self) -> tuple[list[LocalLog], list[Entry]]:
         logs: list[LocalLog] = []
@@ -177,7 +187,7 @@ class Flusher:
             if entry is not None:
                 logs.append(log)
                 entries.append(entry)
-                size += sum(len(event) for event in entry.events if event is not None)
+                size += min(log.backlog, PAGE_BYTES)
         return logs, entries
 
     def _put_back(self, logs: Iterable[LocalLog]) -> None:

@@ -138,7 +138,9 @@ class LocalLog(MemoryLog):
         )
 
     def _page(self, start: int) -> Sequence[bytes | None]:
-        events = self._events[start : start + PAGE_EVENTS]
+        events = self._events[start : start + PAGE_EVENTS] if start else self._events[:PAGE_EVENTS]
+        if self._written - self._stored_bytes <= PAGE_BYTES:  # as a rule: no look at each
+            return events
         size = 0
         for place, event in enumerate(events):
             size += 0 if event is None else len(event)
@@ -149,20 +151,26 @@ class LocalLog(MemoryLog):
     @property
     def has_more(self) -> bool:
         """There is more to write than is on its way."""
-        return not self.headed or self.stored < self.last or (self._outcome is not None and not self.settled)
+        return self.stored < self.last or (self._outcome is not None and not self.settled) or not self.headed
 
     def acknowledge(self, entry: Entry) -> None:
         """The store has ``entry``."""
-        self.headed = True
+        last = entry.last
+        if last > self.stored:
+            self.stored = last
+            # Where nothing came meanwhile, there is nothing to add up.
+            self._stored_bytes = self._written if last == self.last else self._written_up_to(last)
+            if self._rooms:  # when to look again may be found out too early, which is no harm
+                self.give_room()
+        if entry.head is not None:
+            self.headed = True
+        if entry.trim:
+            self._told_first = entry.trim
+        if entry.outcome is not None:
+            self.settled = True
         self.written_at = self._clock.now()
-        self._told_first = max(self._told_first, entry.trim)
-        if entry.last > self.stored:
-            self.stored = entry.last
-            self._stored_bytes = self._written_up_to(entry.last)
-            self._plan_look()
-            self.give_room()
-        self.settled = self.settled or entry.outcome is not None
-        self._acknowledged()
+        if self._acks or self._durable:
+            self._acknowledged()
 
     def roll_back(self, top: int) -> None:
         """The store has lost what was behind ``top``, or all of it and the head (-1): write it once more."""

@@ -13,8 +13,6 @@ from ..exceptions import ConfigurationError
 from ..observe import Observer
 from ..types import Clock
 from .shared import SharedOptions, SharedStore
-from .sqlite_backend import SQLiteBackend
-from .sqlite_changes import Bounds
 from .timing import Timing
 
 
@@ -70,6 +68,10 @@ class SQLiteStore(SharedStore):
             raise ConfigurationError.option("SQLiteStore", "owner_share", owner_share, "in (0, 1]")
         if durability not in ("local", "store"):
             raise ConfigurationError.option("SQLiteStore", "durability", durability, '"local" or "store"')
+        # Not before it is wanted: some builds of Python come without SQLite.
+        from .sqlite_backend import SQLiteBackend
+        from .sqlite_changes import Bounds
+
         bounds = Bounds(ttl, tombstone_ttl, max_bytes)
         now = time.time if clock is None else clock.now
         super().__init__(

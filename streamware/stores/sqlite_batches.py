@@ -71,7 +71,7 @@ class Batches:
         self._now = now
         self._ttl = ttl
         self._own: dict[str, _Own] = {}
-        self._written: deque[tuple[float, int, int]] = deque()  # of each batch: when, its last n, how many bytes
+        self._written: deque[tuple[float, int]] = deque()  # of each batch: when, and its last n
         self._rows = 0
         self._bytes = 0
         self._merged = time.monotonic()
@@ -92,13 +92,13 @@ class Batches:
         """As ``Backend.write``."""
         with transaction(connection):
             batch = _Batch(self, connection)
-            answers = [batch.take(entry) for entry in entries]
-            n = batch.store()
-        rows, size = batch.learn()
+            answers = batch.take(entries)
+            batch.store()
+        rows, size, n = batch.learn()
         if rows:
             self._rows += rows
             self._bytes += size
-            self._written.append((time.monotonic(), n, rows))
+            self._written.append((time.monotonic(), n))
         with contextlib.suppress(sqlite3.OperationalError):  # the batch is stored all the same
             self.merge(connection)
         return answers
@@ -130,23 +130,50 @@ class _Batch:
     def __init__(self, batches: Batches, connection: sqlite3.Connection) -> None:
         self._batches = batches
         self._connection = connection
+        self._worker = batches.worker
         self._fenced = {
             stream: Written(Verdict.FENCED, last, Outcome(outcome))
             for stream, last, outcome in connection.execute(
                 "SELECT stream, last, outcome FROM logs WHERE worker = ? AND fenced", (batches.worker,)
             )
         }
-        self._n = 0
+        (self._n,) = connection.execute("SELECT n FROM counter").fetchone()
         self._rows: list[tuple[int, int, int, int, int, bytes | None, str | None, bool]] = []
         self._pages: list[tuple[int, int, int, bytes]] = []
         self._trims: list[tuple[int, int]] = []
         self._ends: list[tuple[str, bool, int, float, int]] = []
+        self._plain: list[tuple[_Own, Sequence[bytes | None], int]] = []
         self._changes: list[_Change] = []
 
-    def take(self, entry: Entry) -> Written:
-        """One entry; what becomes of it."""
+    def take(self, entries: Sequence[Entry]) -> list[Written]:
+        """What becomes of each of ``entries``."""
+        known, fenced, rows, plain = self._batches._own, self._fenced, self._rows, self._plain
+        worker, answers = self._worker, list[Written]()
+        for entry in entries:
+            own = known.get(entry.stream)
+            events = entry.events
+            count = len(events)
+            if (
+                own is None
+                or own.top + 1 != entry.first
+                or not count
+                or entry.outcome is not None
+                or entry.trim
+                or len(own.loose) + count >= PAGE_EVENTS
+                or own.size >= PAGE_BYTES
+                or entry.stream in fenced
+            ):
+                answers.append(self._take(entry, own))
+                continue
+            data = encode_events(events)  # as a rule: more events of a log that is known
+            self._n += 1
+            rows.append((self._n, worker, own.log, entry.first, own.top + count, data, None, False))
+            plain.append((own, events, len(data)))
+            answers.append(TAKEN)
+        return answers
+
+    def _take(self, entry: Entry, own: _Own | None) -> Written:
         stream = entry.stream
-        own = self._batches._own.get(stream)
         answer = self._fenced.get(stream)
         if answer is None and own is None:
             found = self._find(entry)
@@ -180,7 +207,7 @@ class _Batch:
             return Written(Verdict.FULL)
         made = connection.execute(
             "INSERT INTO logs (stream, worker, head) VALUES (?, ?, ?)",
-            (entry.stream, self._batches.worker, encode_head(entry.head)),
+            (entry.stream, self._worker, encode_head(entry.head)),
         )
         return _Own(made.lastrowid or 0, 0, 1)
 
@@ -192,7 +219,8 @@ class _Batch:
         outcome = None if entry.outcome is None else entry.outcome.value
         if events or outcome is not None:
             data = encode_events(events) if events else None
-            self._rows.append((0, self._batches.worker, own.log, first, last, data, outcome, entry.unfinished))
+            self._n += 1
+            self._rows.append((self._n, self._worker, own.log, first, last, data, outcome, entry.unfinished))
             change.size = 0 if data is None else len(data)
         gap = bool(own.loose) and first > own.top + 1
         size, count = own.size + change.size, len(own.loose) + len(events)
@@ -211,13 +239,13 @@ class _Batch:
             self._ends.append((outcome, entry.unfinished, last, expires, own.log))
         self._changes.append(change)
 
-    def store(self) -> int:
-        """Write what was taken; the last ``n`` of ``fresh``."""
+    def store(self) -> None:
+        """Write what was taken."""
         connection = self._connection
         if not self._rows:
-            return 0
-        n = next_n(connection, len(self._rows))
-        connection.executemany(ADD_FRESH, [(n + place, *row[1:]) for place, row in enumerate(self._rows)])
+            return
+        connection.execute("UPDATE counter SET n = ?", (self._n,))
+        connection.executemany(ADD_FRESH, self._rows)
         if self._pages:
             connection.executemany(_ADD_PAGE, self._pages)
         if self._trims:
@@ -226,28 +254,39 @@ class _Batch:
             connection.executemany(
                 "UPDATE logs SET outcome = ?, unfinished = ?, last = ?, expires = ? WHERE id = ?", self._ends
             )
-        return n + len(self._rows) - 1
 
-    def learn(self) -> tuple[int, int]:
-        """It is committed: know it. How many rows it has added, and bytes."""
+    def learn(self) -> tuple[int, int, int]:
+        """It is committed: know it. How many rows it has added, how many bytes, and the last ``n``."""
         known = self._batches._own
+        added = 0
+        for own, events, size in self._plain:
+            if not own.loose:
+                own.first = own.top + 1
+            own.top += len(events)
+            own.loose += events
+            own.size += size
+            added += size
         ended = {log for *_, log in self._ends}
         for change in self._changes:
-            own = change.own
-            if own is None or own.log in ended:
-                known.pop(change.stream, None)
-                continue
-            known[change.stream] = own
-            if change.events:
-                if not own.loose:
-                    own.first = change.first
-                own.top = max(own.top, change.first + len(change.events) - 1)
-                if not change.paged:
-                    own.loose.extend(change.events)
-                    own.size += change.size
-            if change.paged:
-                own.loose, own.size = [], 0
-        return len(self._rows), sum(change.size for change in self._changes)
+            self._learn(known, change, ended)
+            added += change.size
+        return len(self._rows), added, self._n
+
+    def _learn(self, known: dict[str, _Own], change: _Change, ended: set[int]) -> None:
+        own = change.own
+        if own is None or own.log in ended:
+            known.pop(change.stream, None)
+            return
+        known[change.stream] = own
+        if change.events:
+            if not own.loose:
+                own.first = change.first
+            own.top = max(own.top, change.first + len(change.events) - 1)
+            if not change.paged:
+                own.loose += change.events
+                own.size += change.size
+        if change.paged:
+            own.loose, own.size = [], 0
 
 
 def renew(connection: sqlite3.Connection, name: str) -> int:

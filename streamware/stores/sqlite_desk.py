@@ -51,7 +51,7 @@ class Desk:
         :raises StoreUnavailable: SQLite failed, or too many wait.
         """
         if self._closed or self._jobs.qsize() >= MAX_WAITING:
-            raise StoreUnavailable(f"{self._name}: too many wait")
+            raise StoreUnavailable(f"{self._name}: {'it was closed' if self._closed else 'too many wait'}")
         future: asyncio.Future[T] = self._loop.create_future()
         self._jobs.put((function, future))  # type: ignore[arg-type]  # a Future is invariant, and this one is only set
         return await future

@@ -91,7 +91,7 @@ class Trouble:
         return result
 
     def _failed(self, error: Exception) -> None:
-        if self._since is not None:
+        if self.over or self._since is not None:
             return
         self._since = self._clock.now()
         self._pause = self._timing.retry

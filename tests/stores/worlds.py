@@ -17,6 +17,7 @@ from streamware.stores.shared import SharedStore
 from streamware.stores.sqlite import SQLiteStore
 from streamware.stores.timing import Timing
 from streamware.testing import FakeClock, settle
+from streamware.types import Clock
 from streamware.wire.cursor import new_stream_id
 from tests.redis_server import binaries, shared
 
@@ -43,13 +44,13 @@ class StoreKind:
     clock that it is given, not by a server's. ``bounded``: it refuses logs for want of room."""
 
     name: str
-    build: Callable[[FakeClock, Limits, Path], Store]
+    build: Callable[[Clock, Limits, Path], Store]
     shared: bool
     clocked: bool
     bounded: bool
 
 
-def memory(clock: FakeClock, limits: Limits, place: Path) -> Store:
+def memory(clock: Clock, limits: Limits, place: Path) -> Store:
     return MemoryStore(
         max_bytes=limits.max_bytes,
         max_log_bytes=limits.max_log_bytes,
@@ -66,16 +67,16 @@ def memory(clock: FakeClock, limits: Limits, place: Path) -> Store:
 PROMPT = Timing(window=0.0, beat=0.05, renewal=0.1, operation=10**6, creation=10**6, farewell=10**6)
 
 
-def sqlite(clock: FakeClock, limits: Limits, place: Path) -> SQLiteStore:
+def sqlite(clock: Clock, limits: Limits, place: Path) -> SQLiteStore:
     return _sqlite(clock, limits, place, "local")
 
 
-def durable_sqlite(clock: FakeClock, limits: Limits, place: Path) -> SQLiteStore:
+def durable_sqlite(clock: Clock, limits: Limits, place: Path) -> SQLiteStore:
     return _sqlite(clock, limits, place, "store")
 
 
 def _sqlite(
-    clock: FakeClock, limits: Limits, place: Path, durability: Literal["local", "store"], timing: Timing = PROMPT
+    clock: Clock, limits: Limits, place: Path, durability: Literal["local", "store"], timing: Timing = PROMPT
 ) -> SQLiteStore:
     return SQLiteStore(
         place / "streams.db",
