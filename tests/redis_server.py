@@ -190,8 +190,6 @@ class RedisServer:
 
     def _serves(self) -> bool:
         try:
-            if "port" in self.options:  # no plain port: TLS only
-                return "eady to accept connections" in self.log
             return self.run("PING") is True
         except (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError, FileNotFoundError):
             return False
