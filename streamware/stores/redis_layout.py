@@ -149,15 +149,13 @@ class Packed:
         self._publish = b"*3\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(publish), publish, len(news), news)
         self._trim = b"*5\r\n$5\r\nXTRIM\r\n$%d\r\n%b\r\n$5\r\nMINID\r\n$1\r\n=\r\n" % (len(log), log)
 
-    def append(self, last: int, events: bytes) -> bytes:
-        """Store an entry, unless the log is gone or has ended."""
-        seq = b"1-%d" % last
-        return b"%b$%d\r\n%b\r\n$1\r\nd\r\n$%d\r\n%b\r\n" % (self._xadd, len(seq), seq, len(events), events)
-
-    def announce(self, last: int, events: bytes) -> bytes:
-        """Tell who watches; ``events`` may be left out."""
-        text = b"%d %b" % (last, events)
-        return b"%b$%d\r\n%b\r\n" % (self._publish, len(text), text)
+    def append(self, last: int, events: bytes, inline: bytes) -> bytes:
+        """Store an entry, unless the log is gone or has ended; and tell who listens, with the events or without."""
+        seq, news = b"1-%d" % last, b"%d %b" % (last, inline)
+        return b"%b$%d\r\n%b\r\n$1\r\nd\r\n$%d\r\n%b\r\n%b$%d\r\n%b\r\n" % (
+            *(self._xadd, len(seq), seq, len(events), events),
+            *(self._publish, len(news), news),
+        )
 
     def trim(self, first: int) -> bytes:
         """Let go of the entries that hold nothing from ``first`` on."""
@@ -166,7 +164,7 @@ class Packed:
 
 
 def decode_news(stream: str, message: bytes) -> Entry:
-    """What ``announce`` told, or the script ``STEP``, which tells of a log's end as well.
+    """What ``Packed.append`` told, or the script ``STEP``, which tells of a log's end as well.
 
     :raises ValueError: it is neither.
     """

@@ -56,17 +56,17 @@ class _Own:
         self.silent = True
 
 
-@dataclass(slots=True)
 class _Item:
-    """One entry under way. ``plain``: it goes as an ``XADD`` of its own. ``replies``: how many its commands have;
-    ``told``: which of them is that of the announcement, 0 where there is none."""
+    """One entry under way. ``plain``: it may go as an ``XADD`` of its own. ``answer``: None while there is none."""
 
-    entry: Entry
-    own: _Own | None = None
-    answer: Written | None = None
-    plain: bool = True
-    replies: int = 0
-    told: int = 0
+    __slots__ = ("answer", "entry", "last", "own", "plain")
+
+    def __init__(self, entry: Entry, own: _Own) -> None:
+        self.entry = entry
+        self.own = own
+        self.last = entry.first + len(entry.events) - 1
+        self.plain = bool(entry.events) and entry.head is None and entry.outcome is None
+        self.answer: Written | None = None
 
 
 class Writer:
@@ -101,7 +101,8 @@ class Writer:
     async def write(self, entries: Sequence[Entry]) -> list[Written]:
         """One answer for each entry. :raises StoreUnavailable: some of them may not have been written."""
         await self._keep([entry.stream for entry in entries if entry.head or not (entry.events or entry.outcome)])
-        items = [_Item(entry) for entry in entries]
+        logs = self._logs
+        items = [_Item(entry, logs.get(entry.stream) or self._new(entry.stream)) for entry in entries]
         await self._round(items)
         again = [item for item in items if item.answer is None]
         if again:
@@ -130,57 +131,67 @@ class Writer:
                 raise result
 
     async def _write_to(self, node: Address, items: list[_Item]) -> None:
+        """Write ``items`` and fill in their answers: first the plain ones, two replies each, then those by way of the
+        script, then what is to be trimmed."""
         pipe = await self._asking.pipes.to(node)
-        logs, parts = self._logs, list[bytes]()
+        largest = self._inline
+        plain: list[_Item] = []
+        others: list[_Item] = []
+        trims: list[bytes] = []
+        parts: list[bytes] = []
         for item in items:
-            entry, begun = item.entry, len(parts)
-            item.told = 0
-            own = item.own = logs.get(entry.stream) or _Own(
-                Packed(self._keys, entry.stream, self._asking.nodes.publish)
-            )
-            item.plain = item.plain and own.pipe is pipe and _is_plain(entry) and own.last + 1 >= entry.first
-            if item.plain:
+            own, entry = item.own, item.entry
+            if item.plain and own.pipe is pipe and own.last + 1 >= entry.first:
+                plain.append(item)
                 events = encode_events(entry.events)
-                inline = events if not own.silent and len(events) <= self._inline else b""
-                parts.append(own.packed.append(entry.last, events))
-                item.told = len(parts) - begun
-                parts.append(own.packed.announce(entry.last, inline))
+                inline = b"" if own.silent or len(events) > largest else events
+                parts.append(own.packed.append(item.last, events, inline))
             else:
-                parts.append(self._step(entry))
+                others.append(item)
             if entry.trim > own.trimmed:
-                parts.append(own.packed.trim(min(entry.trim, entry.last)))
-            item.replies = len(parts) - begun
-        replies = await pipe.ask(b"".join(parts), len(parts), self._asking.timeout)
+                trims.append(own.packed.trim(min(entry.trim, item.last)))
+        parts += [self._step(item.entry) for item in others]
+        parts += trims
+        count = 2 * len(plain) + len(others) + len(trims)
+        replies = await pipe.ask(b"".join(parts), count, self._asking.timeout)
         nodes = self._asking.nodes
-        counts = nodes.only is not None or nodes.sharded  # else only listeners at this server are told of
-        at = 0
-        for item in items:
-            entry, reply, written = item.entry, replies[at], item.own
-            item.answer = self._plain(reply, pipe) if item.plain else self._stepped(reply, entry, pipe)
-            if written is not None and item.answer is TAKEN:
-                logs[entry.stream] = written
-                written.pipe = pipe
-                written.last = max(written.last, entry.last)
-                written.trimmed = max(written.trimmed, entry.trim)
-                if item.told:
-                    written.silent = counts and replies[at + item.told] == 0
-            elif written is not None:
-                written.pipe = None
-            at += item.replies
+        deaf = nodes.only is None and not nodes.sharded  # only listeners at this server are told of
+        for item, reply, listeners in zip(plain, replies[::2], replies[1::2], strict=False):
+            own = item.own
+            if reply.__class__ is bytes:
+                item.answer = TAKEN
+                own.silent = listeners == 0 and not deaf
+                own.last = max(own.last, item.last)
+            else:
+                own.pipe = None
+                self._refused(reply, pipe)
+        for item, reply in zip(others, replies[2 * len(plain) :], strict=False):
+            item.answer = self._stepped(reply, item.entry, pipe)
+            own = item.own
+            if item.answer is TAKEN:
+                self._logs[item.entry.stream] = own
+                own.pipe = pipe
+                own.last = max(own.last, item.last)
+            else:
+                own.pipe = None
+        if trims:
+            for item in items:
+                if item.answer is TAKEN:
+                    item.own.trimmed = max(item.own.trimmed, item.entry.trim)
+
+    def _new(self, stream: str) -> _Own:
+        return _Own(Packed(self._keys, stream, self._asking.nodes.publish))
 
     def _step(self, entry: Entry) -> bytes:
         claim = self._claims.get(entry.stream, b"")
         return step(self._keys, entry, self._worker, self._lives, claim, self._asking.nodes.publish, self._inline)
 
-    def _plain(self, reply: Reply, pipe: Pipe) -> Written | None:
-        """None: the script has to tell what became of it."""
-        if isinstance(reply, ServerError):
-            if is_moved(reply):
-                self._asking.nodes.mistrust()
-            elif not str(reply).startswith("ERR The ID specified in XADD is equal or smaller"):
-                raise self._asking.trouble(reply, pipe)
-            return None
-        return None if reply is None else TAKEN
+    def _refused(self, reply: Reply, pipe: Pipe) -> None:
+        """The script has to tell what became of it, perhaps of another server. :raises StoreUnavailable: trouble."""
+        if is_moved(reply):
+            self._asking.nodes.mistrust()
+        elif isinstance(reply, ServerError) and not str(reply).startswith("ERR The ID specified in XADD is equal"):
+            raise self._asking.trouble(reply, pipe)
 
     def _stepped(self, reply: Reply, entry: Entry, pipe: Pipe) -> Written | None:
         """None: another server has to be asked."""
@@ -264,10 +275,6 @@ def step(keys: Keys, entry: Entry, worker: str, lives: Lives, claim: bytes, publ
         keys.news(entry.stream),
         b"%d" % inline,
     )
-
-
-def _is_plain(entry: Entry) -> bool:
-    return bool(entry.events) and entry.head is None and entry.outcome is None
 
 
 def _is_over(item: _Item) -> bool:
