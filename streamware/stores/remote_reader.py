@@ -54,11 +54,9 @@ class RemoteReader:
         feed = self._feed
         if not self._closed and self.position > self.sent:
             self.sent = self.position
-            if self.sent > feed.sent:
-                feed.sent = self.sent
-                feed.fresh += self._size
-                feed.on_change(feed)
+            feed.fresh += self._size
             self._size = 0
+            feed.on_change(feed)
         while not self._closed:
             batch = self._take()
             if batch is None and (self._seen != feed.doubt or self.position < feed.last):
