@@ -26,14 +26,14 @@ TAIL_BYTES = 256 * 1024
 
 
 class Feed:
-    """``owner``: the worker that produces it. ``heard``: when something was last known of it. ``sent``: the highest seq
-    that a reader here was sent, ``fresh`` bytes of it since that was last reported. ``on_change``: readers have come,
-    gone, or got on; ``on_idle``: nobody follows it any more. ``before``: what has to end before it is watched."""
+    """``owner``: the worker that produces it. ``heard``: when something was last known of it. ``fresh``: bytes that
+    readers here were sent since that was last reported. ``on_change``: readers have come, gone, or got on; ``on_idle``:
+    nobody follows it any more. ``before``: what has to end before it is watched."""
 
     __slots__ = (
         "_backend", "_before", "_followers", "_now", "_said", "_tail", "_tail_bytes", "_tail_first", "_trouble",
         "_waiting", "_watch", "doubt", "first", "fresh", "heard", "last", "lost", "on_change", "on_idle", "outcome",
-        "owner", "readers", "sent", "stream", "unfinished",
+        "owner", "readers", "stream", "unfinished",
     )  # fmt: skip
 
     def __init__(
@@ -54,9 +54,8 @@ class Feed:
         self.last = state.last
         self.outcome = state.outcome
         self.unfinished = state.unfinished
-        self.lost = False  # the store knows it no more
+        self.lost = False  # the store knows it no more, or not yet again
         self.readers: list[RemoteReader] = []
-        self.sent = 0
         self.fresh = 0
         self.doubt = 0
         self.heard = now()
@@ -73,6 +72,11 @@ class Feed:
         self._tail_bytes = 0
         self._waiting = Waiters()
         self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def sent(self) -> int:
+        """The seq up to which the foremost reader here has been sent all."""
+        return max((reader.sent for reader in self.readers), default=0)
 
     @property
     def away(self) -> bool:
@@ -188,11 +192,15 @@ class Feed:
         said = self._said
         page = await self._trouble.call(self._backend.read, self.stream, after)
         self.heard = self._now()
+        self.lost = page is None
         if page is None:
-            self.lost = True
-        elif said == self._said or page.last > self.last:
+            return None
+        if said == self._said or page.last > self.last:
             # Nothing newer was heard while it was read: this is the store's word, even where it is less than before.
+            news = (self.last, self.outcome) != (page.last, page.outcome)
             self.last, self.outcome, self.unfinished = page.last, page.outcome, page.unfinished
+            if news:
+                self.wake()  # whoever waits may never hear of it otherwise
         return page
 
 
