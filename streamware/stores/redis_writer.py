@@ -21,7 +21,7 @@ from ..exceptions import StoreUnavailable
 from .backend import LOST, TAKEN, Entry, Verdict, Written
 from .base import Outcome
 from .records import encode_events, encode_head
-from .redis_asking import Asking, Command, is_moved
+from .redis_asking import ASKING, TURNS, Asking, Command, is_moved, note_where
 from .redis_layout import Keys, Packed
 from .redis_pipe import Pipe, pack
 from .redis_replies import Reply, ServerError
@@ -59,14 +59,16 @@ class _Own:
 
 
 class _Batch:
-    """Entries under way. ``over``: the places of those whose logs are open no more."""
+    """Entries under way. ``over``: the places of those whose logs are open no more; ``elsewhere``: where those are
+    whose logs are on their way to another server."""
 
-    __slots__ = ("answers", "entries", "over")
+    __slots__ = ("answers", "elsewhere", "entries", "over")
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self.entries = entries
         self.answers: list[Written] = [_NONE] * len(entries)
         self.over: list[int] = []
+        self.elsewhere: dict[int, Address] = {}
 
     def unanswered(self) -> list[int]:
         return [place for place, answer in enumerate(self.answers) if answer is _NONE]
@@ -106,8 +108,11 @@ class Writer:
         await self._keep([entry.stream for entry in entries if entry.head or not (entry.events or entry.outcome)])
         batch = _Batch(entries)
         await self._round(batch, range(len(entries)), plainly=True)
-        again = batch.unanswered()
-        if again:
+        for turn in range(TURNS):
+            again = batch.unanswered()
+            if not again:
+                break
+            await self._asking.look_again(turn)
             await self._round(batch, again, plainly=False)
         if batch.unanswered():
             raise StoreUnavailable(f"{self._asking.name}: logs are being moved between servers")
@@ -122,19 +127,24 @@ class Writer:
         if nodes.only is not None:
             await self._write_to(nodes.only, batch, places, plainly)
             return
-        groups: dict[Address, list[int]] = {}
+        groups: dict[tuple[Address, bool], list[int]] = {}
         for place in places:
-            node = await nodes.locate(self._keys.log(batch.entries[place].stream))
-            groups.setdefault(node, []).append(place)
-        rounds = [self._write_to(node, batch, group, plainly) for node, group in groups.items()]
+            there = batch.elsewhere.pop(place, None)
+            node = there or await nodes.locate(self._keys.log(batch.entries[place].stream))
+            groups.setdefault((node, there is not None), []).append(place)
+        rounds = [
+            self._write_to(node, batch, group, plainly, on_their_way) for (node, on_their_way), group in groups.items()
+        ]
         # All of them are let come to their end: one server's trouble takes nothing from the others' logs.
         for result in await asyncio.gather(*rounds, return_exceptions=True):
             if result is not None:
                 raise result
 
-    async def _write_to(self, node: Address, batch: _Batch, places: Sequence[int], plainly: bool) -> None:
+    async def _write_to(
+        self, node: Address, batch: _Batch, places: Sequence[int], plainly: bool, on_their_way: bool = False
+    ) -> None:
         """Write the entries at ``places`` and note the answers: first those that go plainly, two replies each, then
-        those by way of the script, then what is to be trimmed."""
+        those by way of the script, then what is to be trimmed. ``on_their_way``: their logs are, to this server."""
         pipe = await self._asking.pipes.to(node)
         entries, logs, largest = batch.entries, self._logs, self._inline
         plain: list[int] = []
@@ -163,9 +173,10 @@ class Writer:
                 others.append(place)
             if entry.trim and own is not None and entry.trim > own.trimmed:
                 trims.append(place)
-        parts += [self._step(entries[place]) for place in others]
+        before, each = (ASKING, 2) if on_their_way else (b"", 1)
+        parts += [before + self._step(entries[place]) for place in others]
         parts += [logs[(entry := entries[place]).stream].packed.trim(min(entry.trim, entry.last)) for place in trims]
-        count = 2 * len(plain) + len(others) + len(trims)
+        count = 2 * len(plain) + each * len(others) + len(trims)
         replies = await pipe.ask(b"".join(parts), count, self._asking.timeout)
         nodes = self._asking.nodes
         deaf = nodes.only is None and not nodes.sharded  # only listeners at this server are told of
@@ -178,11 +189,13 @@ class Writer:
                 batch.answers[place] = TAKEN
             else:
                 own.pipe = None
-                self._refused(replies[at], pipe)
+                self._refused(replies[at], batch, place, pipe)
             at += 2
         for place in others:
-            self._note(batch, place, self._stepped(replies[at], entries[place], pipe), pipe)
-            at += 1
+            reply = replies[at + each - 1]
+            note_where(reply, place, batch.elsewhere)
+            self._note(batch, place, self._stepped(reply, entries[place], pipe), pipe)
+            at += each
         for place in trims:
             if batch.answers[place] is TAKEN:
                 logs[entries[place].stream].trimmed = entries[place].trim
@@ -208,10 +221,10 @@ class Writer:
         claim = self._claims.get(entry.stream, b"")
         return step(self._keys, entry, self._worker, self._lives, claim, self._asking.nodes.publish, self._inline)
 
-    def _refused(self, reply: Reply, pipe: Pipe) -> None:
+    def _refused(self, reply: Reply, batch: _Batch, place: int, pipe: Pipe) -> None:
         """The script has to tell what became of it, perhaps of another server. :raises StoreUnavailable: trouble."""
         if is_moved(reply):
-            self._asking.nodes.mistrust()
+            note_where(reply, place, batch.elsewhere)
         elif isinstance(reply, ServerError) and not str(reply).startswith("ERR The ID specified in XADD is equal"):
             raise self._asking.trouble(reply, pipe)
 
@@ -227,7 +240,6 @@ class Writer:
             case [b"behind", int(top), _]:
                 return Written(Verdict.BEHIND, top)
             case ServerError() if is_moved(reply):
-                self._asking.nodes.mistrust()
                 return None
             case ServerError() if reply.kind == "OOM" and entry.head is not None:
                 return Written(Verdict.FULL)
