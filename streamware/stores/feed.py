@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from ..exceptions import StoreUnavailable
 from .backend import Backend, Entry, Page, State
 from .trouble import Trouble
 from .waiters import Waiters
@@ -113,7 +114,13 @@ class Feed:
         if self._watch is None or (self._watch.done() and (self._watch.cancelled() or self._watch.exception())):
             self._watch = asyncio.get_running_loop().create_task(self._begin())
             self._watch.add_done_callback(_retrieve)
-        await asyncio.shield(self._watch)
+        watch, task = self._watch, asyncio.current_task()
+        try:
+            await asyncio.shield(watch)
+        except asyncio.CancelledError:
+            if watch.cancelled() and task is not None and not task.cancelling():
+                raise StoreUnavailable("it is no longer followed") from None  # by whoever waited for this, too
+            raise
 
     async def _begin(self) -> None:
         if self._before is not None:

@@ -120,6 +120,8 @@ class RemoteReader:
             doubt = feed.doubt
             page = await feed.page(self.position)
         except StoreUnavailable:
+            if self._closed:
+                return None
             if first_time or feed.over or not await self._wait_for_store():
                 raise
             return None
