@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
+import redis
+
 from tests.redis_server import PATIENCE, RedisServer, free_port
 
 SLOTS = 16_384
@@ -47,17 +49,18 @@ class RedisCluster:
         slot = int(str(self.nodes[0].run("CLUSTER", "KEYSLOT", key)))
         return self.nodes[next(i for i in range(len(self.nodes)) if slot < (i + 1) * SLOTS // len(self.nodes))]
 
-    def move(self, key: str, to: RedisServer) -> None:
-        """Move the slot of ``key``, with all that is in it, to another node."""
+    def move(self, key: str, to: RedisServer, *, only: tuple[str, ...] | None = None) -> None:
+        """Move the slot of ``key``, with all that is in it, to another node; or ``only`` some of its keys, so that the
+        slot is left on its way."""
         slot = int(str(self.nodes[0].run("CLUSTER", "KEYSLOT", key)))
         source, target = self.holder(key), to
         names = {node.port: str(node.run("CLUSTER", "MYID"), "ascii") for node in self.nodes}  # type: ignore[call-overload]
         target.run("CLUSTER", "SETSLOT", slot, "IMPORTING", names[source.port])
         source.run("CLUSTER", "SETSLOT", slot, "MIGRATING", names[target.port])
-        keys = source.run("CLUSTER", "GETKEYSINSLOT", slot, 1000)
+        keys = source.run("CLUSTER", "GETKEYSINSLOT", slot, 1000) if only is None else [*only]
         for name in keys if isinstance(keys, list) else []:
             source.run("MIGRATE", "127.0.0.1", target.port, name, 0, 5000)
-        for node in (target, source, *self.nodes):
+        for node in (target, source, *self.nodes) if only is None else ():
             node.run("CLUSTER", "SETSLOT", slot, "NODE", names[target.port])
 
 
@@ -108,6 +111,14 @@ def wait_until(seen: object, what: str, seconds: float = PATIENCE) -> None:
 def in_step(replica: RedisServer) -> bool:
     """Whether a replica is connected to its master."""
     return b"master_link_status:up" in raw_info(replica, "replication")
+
+
+def is_master(server: RedisServer) -> bool:
+    """Whether it is one now; a server that changes closes its connections."""
+    try:
+        return b"role:master" in raw_info(server, "replication")
+    except redis.ConnectionError:
+        return False
 
 
 def raw_info(server: RedisServer, section: str) -> bytes:

@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from ..exceptions import StoreUnavailable
 from .backend import Backend, Entry, Page, State
 from .trouble import Trouble
 from .waiters import Waiters
@@ -26,14 +27,14 @@ TAIL_BYTES = 256 * 1024
 
 
 class Feed:
-    """``owner``: the worker that produces it. ``heard``: when something was last known of it. ``sent``: the highest seq
-    that a reader here was sent, ``fresh`` bytes of it since that was last reported. ``on_change``: readers have come,
-    gone, or got on; ``on_idle``: nobody follows it any more. ``before``: what has to end before it is watched."""
+    """``owner``: the worker that produces it. ``heard``: when something was last known of it. ``fresh``: bytes that
+    readers here were sent since that was last reported. ``on_change``: readers have come, gone, or got on; ``on_idle``:
+    nobody follows it any more. ``before``: what has to end before it is watched."""
 
     __slots__ = (
         "_backend", "_before", "_followers", "_now", "_said", "_tail", "_tail_bytes", "_tail_first", "_trouble",
         "_waiting", "_watch", "doubt", "first", "fresh", "heard", "last", "lost", "on_change", "on_idle", "outcome",
-        "owner", "readers", "sent", "stream", "unfinished",
+        "owner", "readers", "stream", "unfinished",
     )  # fmt: skip
 
     def __init__(
@@ -54,9 +55,8 @@ class Feed:
         self.last = state.last
         self.outcome = state.outcome
         self.unfinished = state.unfinished
-        self.lost = False  # the store knows it no more
+        self.lost = False  # the store knows it no more, or not yet again
         self.readers: list[RemoteReader] = []
-        self.sent = 0
         self.fresh = 0
         self.doubt = 0
         self.heard = now()
@@ -73,6 +73,11 @@ class Feed:
         self._tail_bytes = 0
         self._waiting = Waiters()
         self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def sent(self) -> int:
+        """The seq up to which the foremost reader here has been sent all."""
+        return max((reader.sent for reader in self.readers), default=0)
 
     @property
     def away(self) -> bool:
@@ -109,7 +114,13 @@ class Feed:
         if self._watch is None or (self._watch.done() and (self._watch.cancelled() or self._watch.exception())):
             self._watch = asyncio.get_running_loop().create_task(self._begin())
             self._watch.add_done_callback(_retrieve)
-        await asyncio.shield(self._watch)
+        watch, task = self._watch, asyncio.current_task()
+        try:
+            await asyncio.shield(watch)
+        except asyncio.CancelledError:
+            if watch.cancelled() and task is not None and not task.cancelling():
+                raise StoreUnavailable("it is no longer followed") from None  # by whoever waited for this, too
+            raise
 
     async def _begin(self) -> None:
         if self._before is not None:
@@ -188,11 +199,15 @@ class Feed:
         said = self._said
         page = await self._trouble.call(self._backend.read, self.stream, after)
         self.heard = self._now()
+        self.lost = page is None
         if page is None:
-            self.lost = True
-        elif said == self._said or page.last > self.last:
+            return None
+        if said == self._said or page.last > self.last:
             # Nothing newer was heard while it was read: this is the store's word, even where it is less than before.
+            news = (self.last, self.outcome) != (page.last, page.outcome)
             self.last, self.outcome, self.unfinished = page.last, page.outcome, page.unfinished
+            if news:
+                self.wake()  # whoever waits may never hear of it otherwise
         return page
 
 

@@ -21,7 +21,7 @@ from ..exceptions import StoreUnavailable
 from .backend import LOST, TAKEN, Entry, Verdict, Written
 from .base import Outcome
 from .records import encode_events, encode_head
-from .redis_asking import Asking, Command, is_moved
+from .redis_asking import ASKING, TURNS, Asking, Command, is_moved, note_where
 from .redis_layout import Keys, Packed
 from .redis_pipe import Pipe, pack
 from .redis_replies import Reply, ServerError
@@ -29,6 +29,8 @@ from .redis_scripts import STEP
 from .redis_target import Address
 
 _OOM = frozenset({"OOM"})
+_GONE = (Verdict.FENCED, Verdict.LOST)
+_NONE = Written(Verdict.LOST)  # stands where there is no answer yet; told from all others by identity
 
 
 @dataclass(frozen=True)
@@ -56,17 +58,20 @@ class _Own:
         self.silent = True
 
 
-class _Item:
-    """One entry under way. ``plain``: it may go as an ``XADD`` of its own. ``answer``: None while there is none."""
+class _Batch:
+    """Entries under way. ``over``: the places of those whose logs are open no more; ``elsewhere``: where those are
+    whose logs are on their way to another server."""
 
-    __slots__ = ("answer", "entry", "last", "own", "plain")
+    __slots__ = ("answers", "elsewhere", "entries", "over")
 
-    def __init__(self, entry: Entry, own: _Own) -> None:
-        self.entry = entry
-        self.own = own
-        self.last = entry.first + len(entry.events) - 1
-        self.plain = bool(entry.events) and entry.head is None and entry.outcome is None
-        self.answer: Written | None = None
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = entries
+        self.answers: list[Written] = [_NONE] * len(entries)
+        self.over: list[int] = []
+        self.elsewhere: dict[int, Address] = {}
+
+    def unanswered(self) -> list[int]:
+        return [place for place, answer in enumerate(self.answers) if answer is _NONE]
 
 
 class Writer:
@@ -101,95 +106,125 @@ class Writer:
     async def write(self, entries: Sequence[Entry]) -> list[Written]:
         """One answer for each entry. :raises StoreUnavailable: some of them may not have been written."""
         await self._keep([entry.stream for entry in entries if entry.head or not (entry.events or entry.outcome)])
-        logs = self._logs
-        items = [_Item(entry, logs.get(entry.stream) or self._new(entry.stream)) for entry in entries]
-        await self._round(items)
-        again = [item for item in items if item.answer is None]
-        if again:
-            for item in again:
-                item.plain = False
-            await self._round(again)
-        answers = [item.answer for item in items if item.answer is not None]
-        if len(answers) < len(entries):
+        batch = _Batch(entries)
+        await self._round(batch, range(len(entries)), plainly=True)
+        for turn in range(TURNS):
+            again = batch.unanswered()
+            if not again:
+                break
+            await self._asking.look_again(turn)
+            await self._round(batch, again, plainly=False)
+        if batch.unanswered():
             raise StoreUnavailable(f"{self._asking.name}: logs are being moved between servers")
-        await self._end([item for item in items if _is_over(item)])
-        return answers
+        if batch.over:
+            await self._end(batch)
+        return batch.answers
 
     # -- one round: a pipeline to each server
 
-    async def _round(self, items: list[_Item]) -> None:
+    async def _round(self, batch: _Batch, places: Sequence[int], *, plainly: bool) -> None:
         nodes = self._asking.nodes
         if nodes.only is not None:
-            await self._write_to(nodes.only, items)
+            await self._write_to(nodes.only, batch, places, plainly)
             return
-        groups: dict[Address, list[_Item]] = {}
-        for item in items:
-            groups.setdefault(await nodes.locate(self._keys.log(item.entry.stream)), []).append(item)
+        groups: dict[tuple[Address, bool], list[int]] = {}
+        for place in places:
+            there = batch.elsewhere.pop(place, None)
+            node = there or await nodes.locate(self._keys.log(batch.entries[place].stream))
+            groups.setdefault((node, there is not None), []).append(place)
+        rounds = [
+            self._write_to(node, batch, group, plainly, on_their_way) for (node, on_their_way), group in groups.items()
+        ]
         # All of them are let come to their end: one server's trouble takes nothing from the others' logs.
-        for result in await asyncio.gather(*map(self._write_to, groups, groups.values()), return_exceptions=True):
+        for result in await asyncio.gather(*rounds, return_exceptions=True):
             if result is not None:
                 raise result
 
-    async def _write_to(self, node: Address, items: list[_Item]) -> None:
-        """Write ``items`` and fill in their answers: first the plain ones, two replies each, then those by way of the
-        script, then what is to be trimmed."""
+    async def _write_to(
+        self, node: Address, batch: _Batch, places: Sequence[int], plainly: bool, on_their_way: bool = False
+    ) -> None:
+        """Write the entries at ``places`` and note the answers: first those that go plainly, two replies each, then
+        those by way of the script, then what is to be trimmed. ``on_their_way``: their logs are, to this server."""
         pipe = await self._asking.pipes.to(node)
-        largest = self._inline
-        plain: list[_Item] = []
-        others: list[_Item] = []
-        trims: list[bytes] = []
+        entries, logs, largest = batch.entries, self._logs, self._inline
+        plain: list[int] = []
+        owns: list[_Own] = []
+        others: list[int] = []
+        trims: list[int] = []
         parts: list[bytes] = []
-        for item in items:
-            own, entry = item.own, item.entry
-            if item.plain and own.pipe is pipe and own.last + 1 >= entry.first:
-                plain.append(item)
-                events = encode_events(entry.events)
-                inline = b"" if own.silent or len(events) > largest else events
-                parts.append(own.packed.append(item.last, events, inline))
+        for place in places:  # this loop is most of what an append costs
+            entry = entries[place]
+            own, events = logs.get(entry.stream), entry.events
+            if (
+                own is not None
+                and own.pipe is pipe
+                and plainly
+                and events
+                and entry.outcome is None
+                and entry.head is None
+                and own.last + 1 >= entry.first
+            ):
+                data = encode_events(events)
+                inline = b"" if own.silent or len(data) > largest else data
+                parts.append(own.packed.append(entry.first + len(events) - 1, data, inline))
+                plain.append(place)
+                owns.append(own)
             else:
-                others.append(item)
-            if entry.trim > own.trimmed:
-                trims.append(own.packed.trim(min(entry.trim, item.last)))
-        parts += [self._step(item.entry) for item in others]
-        parts += trims
-        count = 2 * len(plain) + len(others) + len(trims)
+                others.append(place)
+            if entry.trim and own is not None and entry.trim > own.trimmed:
+                trims.append(place)
+        before, each = (ASKING, 2) if on_their_way else (b"", 1)
+        parts += [before + self._step(entries[place]) for place in others]
+        parts += [logs[(entry := entries[place]).stream].packed.trim(min(entry.trim, entry.last)) for place in trims]
+        count = 2 * len(plain) + each * len(others) + len(trims)
         replies = await pipe.ask(b"".join(parts), count, self._asking.timeout)
         nodes = self._asking.nodes
         deaf = nodes.only is None and not nodes.sharded  # only listeners at this server are told of
-        for item, reply, listeners in zip(plain, replies[::2], replies[1::2], strict=False):
-            own = item.own
-            if reply.__class__ is bytes:
-                item.answer = TAKEN
-                own.silent = listeners == 0 and not deaf
-                own.last = max(own.last, item.last)
+        at = 0
+        for place, own in zip(plain, owns, strict=True):
+            if replies[at].__class__ is bytes:
+                entry = entries[place]
+                own.last = max(own.last, entry.first + len(entry.events) - 1)
+                own.silent = replies[at + 1] == 0 and not deaf
+                batch.answers[place] = TAKEN
             else:
                 own.pipe = None
-                self._refused(reply, pipe)
-        for item, reply in zip(others, replies[2 * len(plain) :], strict=False):
-            item.answer = self._stepped(reply, item.entry, pipe)
-            own = item.own
-            if item.answer is TAKEN:
-                self._logs[item.entry.stream] = own
-                own.pipe = pipe
-                own.last = max(own.last, item.last)
-            else:
-                own.pipe = None
-        if trims:
-            for item in items:
-                if item.answer is TAKEN:
-                    item.own.trimmed = max(item.own.trimmed, item.entry.trim)
+                self._refused(replies[at], batch, place, pipe)
+            at += 2
+        for place in others:
+            reply = replies[at + each - 1]
+            note_where(reply, place, batch.elsewhere)
+            self._note(batch, place, self._stepped(reply, entries[place], pipe), pipe)
+            at += each
+        for place in trims:
+            if batch.answers[place] is TAKEN:
+                logs[entries[place].stream].trimmed = entries[place].trim
 
-    def _new(self, stream: str) -> _Own:
-        return _Own(Packed(self._keys, stream, self._asking.nodes.publish))
+    def _note(self, batch: _Batch, place: int, answer: Written | None, pipe: Pipe) -> None:
+        """What the script said of an entry."""
+        entry = batch.entries[place]
+        own = self._logs.get(entry.stream)
+        if answer is TAKEN:
+            if own is None:
+                packed = Packed(self._keys, entry.stream, self._asking.nodes.publish)
+                own = self._logs[entry.stream] = _Own(packed)
+            own.pipe = pipe
+            own.last = max(own.last, entry.last)
+        elif own is not None:
+            own.pipe = None
+        if answer is not None:
+            batch.answers[place] = answer
+            if answer.verdict in _GONE or (answer is TAKEN and entry.outcome is not None):
+                batch.over.append(place)
 
     def _step(self, entry: Entry) -> bytes:
         claim = self._claims.get(entry.stream, b"")
         return step(self._keys, entry, self._worker, self._lives, claim, self._asking.nodes.publish, self._inline)
 
-    def _refused(self, reply: Reply, pipe: Pipe) -> None:
+    def _refused(self, reply: Reply, batch: _Batch, place: int, pipe: Pipe) -> None:
         """The script has to tell what became of it, perhaps of another server. :raises StoreUnavailable: trouble."""
         if is_moved(reply):
-            self._asking.nodes.mistrust()
+            note_where(reply, place, batch.elsewhere)
         elif isinstance(reply, ServerError) and not str(reply).startswith("ERR The ID specified in XADD is equal"):
             raise self._asking.trouble(reply, pipe)
 
@@ -205,7 +240,6 @@ class Writer:
             case [b"behind", int(top), _]:
                 return Written(Verdict.BEHIND, top)
             case ServerError() if is_moved(reply):
-                self._asking.nodes.mistrust()
                 return None
             case ServerError() if reply.kind == "OOM" and entry.head is not None:
                 return Written(Verdict.FULL)
@@ -232,27 +266,26 @@ class Writer:
                 commands.append(Command(claim, pack(b"PEXPIRE", claim, b"%d" % (lives.running + lives.tombstone))))
         await self._asking.ask(*commands, bearing=_OOM)  # the log itself will meet it, and tell
 
-    async def _end(self, items: list[_Item]) -> None:
+    async def _end(self, batch: _Batch) -> None:
         """These logs are open no more."""
-        if not items:
-            return
-        keys, streams = self._keys, [item.entry.stream.encode() for item in items]
-        commands = [
-            Command(key, pack(b"SREM", key, *streams)) for key in (keys.open(self._worker), keys.stop(self._worker))
-        ]
-        ended = [item.entry.stream for item in items if item.answer is TAKEN]
+        keys, tombstone = self._keys, b"%d" % self._lives.tombstone
+        over = {batch.entries[place].stream: batch.answers[place] for place in batch.over}
+        streams = [stream.encode() for stream in over]
+        sets = keys.open(self._worker), keys.stop(self._worker)
+        commands = [Command(key, pack(b"SREM", key, *streams)) for key in sets]
+        ended = [stream for stream, answer in over.items() if answer is TAKEN]
         if ended:
             commands.append(Command(keys.ended, pack(b"RPUSH", keys.ended, *(stream.encode() for stream in ended))))
-            commands.append(Command(keys.ended, pack(b"PEXPIRE", keys.ended, b"%d" % self._lives.tombstone)))
+            commands.append(Command(keys.ended, pack(b"PEXPIRE", keys.ended, tombstone)))
         for stream in ended:
             claim = self._claims.get(stream)
             if claim is not None:
-                commands.append(Command(claim, pack(b"PEXPIRE", claim, b"%d" % self._lives.tombstone)))
+                commands.append(Command(claim, pack(b"PEXPIRE", claim, tombstone)))
         await self._asking.ask(*commands, bearing=_OOM)
-        for item in items:
-            self.drop(item.entry.stream)
-            if item.answer is not LOST:  # that may be made again
-                self._claims.pop(item.entry.stream, None)
+        for stream, answer in over.items():
+            self.drop(stream)
+            if answer is not LOST:  # that may be made again
+                self._claims.pop(stream, None)
 
 
 def step(keys: Keys, entry: Entry, worker: str, lives: Lives, claim: bytes, publish: bytes, inline: int) -> bytes:
@@ -274,11 +307,4 @@ def step(keys: Keys, entry: Entry, worker: str, lives: Lives, claim: bytes, publ
         publish,
         keys.news(entry.stream),
         b"%d" % inline,
-    )
-
-
-def _is_over(item: _Item) -> bool:
-    answer = item.answer
-    return answer is not None and (
-        answer.verdict in (Verdict.FENCED, Verdict.LOST) or (answer is TAKEN and item.entry.outcome is not None)
     )

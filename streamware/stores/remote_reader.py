@@ -9,6 +9,8 @@ Rules:
    is ``interrupted`` for it, whatever it was.
 4. While the store is away a reader waits, for ``patience`` seconds; then it raises, so that its client is cut off and
    may find a worker that can read. The first read of a connection raises at once.
+5. A running log that the store knows no more may come again, when its worker finds that the store has lost it: a reader
+   looks for it for ``hold_off`` seconds before it ends as ``interrupted``.
 """
 
 from __future__ import annotations
@@ -25,13 +27,16 @@ from .memory_reader import READ_BYTES
 from .timing import Timing
 from .waiters import release
 
+NEVER = -1
+NOT_SINCE = -2
+
 
 class RemoteReader:
     """A ``LogReader`` over a ``Feed``; its ``sink`` is never used. ``sent``: the seq up to which all was sent."""
 
     __slots__ = (
-        "_clock", "_closed", "_feed", "_page", "_page_first", "_seen", "_size", "_timing", "position", "sent",
-        "sink",
+        "_clock", "_closed", "_feed", "_lost_since", "_page", "_page_first", "_seen", "_size", "_timing", "position",
+        "sent", "sink",
     )  # fmt: skip
 
     def __init__(self, feed: Feed, after: int, clock: Clock, timing: Timing) -> None:
@@ -43,7 +48,8 @@ class RemoteReader:
         self._timing = timing
         self._closed = False
         self._size = 0  # bytes read since ``sent``
-        self._seen = -1  # the feed's doubt when this reader last looked into the store
+        self._seen = NEVER  # the feed's doubt when this reader last looked into the store
+        self._lost_since: float | None = None
         self._page: Sequence[bytes | None] = ()  # what was read and not yet returned
         self._page_first = 0
         feed.join()
@@ -54,11 +60,9 @@ class RemoteReader:
         feed = self._feed
         if not self._closed and self.position > self.sent:
             self.sent = self.position
-            if self.sent > feed.sent:
-                feed.sent = self.sent
-                feed.fresh += self._size
-                feed.on_change(feed)
+            feed.fresh += self._size
             self._size = 0
+            feed.on_change(feed)
         while not self._closed:
             batch = self._take()
             if batch is None and (self._seen != feed.doubt or self.position < feed.last):
@@ -109,21 +113,22 @@ class RemoteReader:
     async def _look(self) -> Batch | None:
         """Read behind our place from the store; None where that has changed nothing but what is known."""
         feed = self._feed
-        first_time = self._seen < 0
+        first_time = self._seen == NEVER
         try:
             if feed.outcome is None:
                 await feed.watched()
             doubt = feed.doubt
             page = await feed.page(self.position)
         except StoreUnavailable:
+            if self._closed:
+                return None
             if first_time or feed.over or not await self._wait_for_store():
                 raise
             return None
         self._seen = doubt
         if page is None:
-            if feed.outcome is not None and self.position >= feed.last:
-                return self._ended()
-            return Batch((), self.position, outcome=Outcome.INTERRUPTED)  # it has expired under us
+            return await self._lost()
+        self._lost_since = None
         if page.first > self.position + 1 and page.last > self.position:
             self.position = page.first - 1
             if not page.events:
@@ -137,6 +142,20 @@ class RemoteReader:
         self._page, self._page_first = page.events, page.first
         return None
 
+    async def _lost(self) -> Batch | None:
+        """The store does not know the log; None where that may change."""
+        feed = self._feed
+        if feed.outcome is not None and self.position >= feed.last:
+            return self._ended()
+        now = self._clock.now()
+        if self._lost_since is None:
+            self._lost_since = now
+        if feed.outcome is not None or now - self._lost_since >= self._timing.hold_off:
+            return Batch((), self.position, outcome=Outcome.INTERRUPTED)
+        await self._pause()
+        self._seen = NOT_SINCE
+        return None
+
     def _ended(self) -> Batch:
         feed = self._feed
         whole = self.position <= feed.last and feed.outcome is not None
@@ -147,14 +166,18 @@ class RemoteReader:
         feed = self._feed
         since = self._clock.now()
         while not self._closed:
-            woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            timer = self._clock.call_later(self._timing.retry, partial(release, woken))
-            try:
-                await asyncio.wait([woken, feed.wait()], return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                timer.cancel()
+            await self._pause()
             if not feed.away:
                 return True
             if self._clock.now() - since > self._timing.patience:
                 return False
         return True
+
+    async def _pause(self) -> None:
+        """Wait until something is new, or it is time to try again."""
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        timer = self._clock.call_later(self._timing.retry, partial(release, woken))
+        try:
+            await asyncio.wait([woken, self._feed.wait()], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            timer.cancel()

@@ -39,6 +39,9 @@ from .vigil import Vigil
 
 logger = logging.getLogger("streamware.stores")
 
+#: How long the end waits for a thread that is stuck.
+JOIN_SECONDS = 2.0
+
 
 @dataclass(frozen=True, slots=True)
 class SharedOptions:
@@ -165,9 +168,9 @@ class SharedStore:
             await asyncio.wait(tasks)
         self._logs.clear()
         self._feeds.clear()
+        if vigil is not None:  # a renewal that is under way would take the lease again
+            await asyncio.get_running_loop().run_in_executor(None, vigil.join, JOIN_SECONDS)
         await self._backend.aclose()
-        if vigil is not None:
-            await asyncio.get_running_loop().run_in_executor(None, vigil.join, self._timing.operation)
 
     async def flush(self) -> None:
         """Wait until the store has acknowledged all that this worker has appended."""

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -71,6 +72,7 @@ class SQLiteBackend:
         self._closed = True
         self._desks: list[Desk] = []
         self._lease_connection: sqlite3.Connection | None = None
+        self._lease_lock = threading.Lock()
         self._logs: dict[int, str] = {}  # watched: log, stream
         self._watched: dict[str, int] = {}  # the other way round
         self._seen = 0
@@ -129,10 +131,12 @@ class SQLiteBackend:
     def _join(self) -> None:
         for desk in self._desks:
             desk.join(JOIN_SECONDS)
-        connection, self._lease_connection = self._lease_connection, None
-        if connection is not None:
-            with contextlib.suppress(sqlite3.Error):
-                connection.close()
+        if self._lease_lock.acquire(timeout=JOIN_SECONDS):
+            connection, self._lease_connection = self._lease_connection, None
+            self._lease_lock.release()
+            if connection is not None:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.close()
 
     # -- logs
 
@@ -195,16 +199,18 @@ class SQLiteBackend:
     # -- leases
 
     def renew(self) -> None:
-        try:
-            if self._lease_connection is None:
-                self._lease_connection = open_file(self._path)
-            if not self._closed:
+        with self._lease_lock:  # a connection must not be closed while it is used
+            if self._closed:
+                return
+            try:
+                if self._lease_connection is None:
+                    self._lease_connection = open_file(self._path)
                 renew(self._lease_connection, self._worker)
-        except (sqlite3.Error, OSError) as error:
-            connection, self._lease_connection = self._lease_connection, None
-            if connection is not None:
-                connection.close()
-            raise unavailable(self.name, error) from error
+            except (sqlite3.Error, OSError) as error:
+                connection, self._lease_connection = self._lease_connection, None
+                if connection is not None:
+                    connection.close()
+                raise unavailable(self.name, error) from error
 
     async def orphans(self) -> Sequence[str]:
         return await self._read_desk.do(lambda connection: reads.orphans(connection, self._times()))

@@ -37,12 +37,12 @@ async def serve(call: Call) -> Reader | None:
             )
         try:
             found = await call.find(cursor.stream) if ours else None
+            decision = await call.decide(cursor.seq, found)
+            if isinstance(decision, Follow | NoContent | Gone):
+                return await call.give(decision, None if isinstance(found, Tombstone) else found, cursor.stream)
         except StoreUnavailable:
             await call.store_is_away()
             return None
-        decision = await call.decide(cursor.seq, found)
-        if isinstance(decision, Follow | NoContent | Gone):
-            return await call.give(decision, None if isinstance(found, Tombstone) else found, cursor.stream)
         if isinstance(decision, Start):
             start = decision
         if ours:  # another store's may be that of a Streamware further in, unknown to us since we restarted

@@ -59,9 +59,9 @@ class Run:
         for seen, ended in results[1 : 1 + len(clients)]:
             assert seen == self.events
             assert ended is outcome
+        if isinstance(store, SharedStore):
+            await store.flush()
         for other in self.stores:
-            if isinstance(other, SharedStore):
-                await other.flush()
             found = await other.open(stream)
             assert found is not None
             assert not isinstance(found, Tombstone)

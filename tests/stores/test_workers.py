@@ -310,6 +310,23 @@ async def test_a_producer_waits_for_the_foremost_reader_wherever_it_is(pair: Pai
     reader.close()
 
 
+async def test_a_reader_that_joins_elsewhere_is_as_far_as_its_cursor(pair: Pair) -> None:
+    """It waits for the next event, and must not hold back the producer of it."""
+    log = await pair.a.log(window=1000)
+    for _ in range(10):
+        log.append(b"x" * 100)
+    await pair.a.stored()
+    behind = (await pair.at_b(log.stream)).reader(0)
+    await until(lambda: log.readers == 1)
+    room = await waiting(log.room())
+    reader = (await pair.at_b(log.stream)).reader(10)
+    assert await asyncio.wait_for(room, 5) is True
+    reader.close()
+    await until(lambda: log.readers == 1)
+    await waiting(log.room())
+    behind.close()
+
+
 async def test_a_reader_elsewhere_that_gets_much_says_so_at_once(pair: Pair) -> None:
     log = await pair.a.log(window=64 * 1024)
     reader = (await pair.at_b(log.stream)).reader(0)

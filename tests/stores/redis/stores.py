@@ -72,6 +72,7 @@ class Following:
         self.gaps = 0
         self.silence = 0.0  # the longest
         self.task = asyncio.ensure_future(self._read())
+        self.task.add_done_callback(lambda task: task.cancelled() or task.exception())  # where nobody waits for it
 
     async def _read(self) -> None:
         heard = time.monotonic()

@@ -17,7 +17,7 @@ import trustme
 from streamware.exceptions import StoreUnavailable
 from streamware.stores.backend import Appended, Entry, Verdict
 from streamware.stores.base import Outcome
-from tests.redis_groups import RedisCluster, SentinelGroup, in_step, raw_info, wait_until
+from tests.redis_groups import RedisCluster, SentinelGroup, in_step, is_master, wait_until
 from tests.redis_server import RedisServer, binaries, free_port
 from tests.stores.redis.kit import HEAD, Place, until
 from tests.stores.redis.stores import Following, Producing, workers
@@ -115,7 +115,7 @@ async def test_when_the_master_dies_its_replica_is_found_and_no_event_is_lost(pa
             near, far = Following(log.reader(0)), Following(await b.open(log.stream))
             await producing.reach(100)
             group.master.kill()
-            await until(lambda: b"role:master" in raw_info(group.replica, "replication"), 15)
+            await until(lambda: is_master(group.replica), 15)
             await producing.reach(100)
             events = await producing.end()
             assert await near.end() == events
@@ -142,7 +142,7 @@ async def test_a_replica_that_had_not_heard_of_the_newest_events_gets_them_again
             await until(lambda: len(far.events) > 140)
             group.master.kill()
             group.replica.resume()
-            await until(lambda: b"role:master" in raw_info(group.replica, "replication"), 15)
+            await until(lambda: is_master(group.replica), 15)
             await producing.reach(50)
             events = await producing.end()
             assert await near.end() == events
@@ -217,6 +217,27 @@ async def test_a_slot_that_moves_takes_its_streams_along(cluster: RedisCluster):
             assert time.monotonic() - since < 10, "signals go on"
         assert await b.backend.end(stream, Outcome.STOPPED) is Outcome.STOPPED
         assert await a.write(stream, seq + 1, b"x") is Verdict.FENCED
+    finally:
+        await place.aclose()
+
+
+async def test_a_stream_whose_slot_is_on_its_way_is_written_and_read_where_it_is(cluster: RedisCluster):
+    place = Place(cluster.nodes[0])
+    try:
+        a, b = [await place.worker(url=cluster.url) for _ in range(2)]  # type: ignore[arg-type]
+        stream, other = await a.begin(b"1"), await a.begin(b"1")
+        log, meta = (f"{place.prefix}{{{stream}}}:{kind}" for kind in ("log", "meta"))
+        target = next(node for node in cluster.nodes if node is not cluster.holder(log))
+        cluster.move(log, target, only=(log, meta))
+        for seq in (2, 3):
+            entries = [Entry(stream, seq, (b"%d" % seq,)), Entry(other, seq, (b"%d" % seq,))]
+            assert {answer.verdict for answer in await a.backend.write(entries)} == {Verdict.TAKEN}
+        assert await b.all_of(stream) == await b.all_of(other) == [b"1", b"2", b"3"]
+        assert (await b.found(stream)).last == 3
+        cluster.move(log, target)
+        assert await a.write(stream, 4, b"4") is Verdict.TAKEN
+        assert await b.backend.end(stream, Outcome.STOPPED) is Outcome.STOPPED
+        assert await b.all_of(stream) == [b"1", b"2", b"3", b"4"]
     finally:
         await place.aclose()
 
