@@ -18,8 +18,7 @@ import uvicorn
 
 from examples.chat import voice
 from examples.chat.app import create_app, provider_from_environment
-from streamware import wrap
-from streamware.stores.redis import RedisStore
+from streamware import RedisStore, wrap
 from streamware.types import ASGIApp, Message, Receive, Scope, Send
 
 
