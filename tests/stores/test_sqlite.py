@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,21 @@ def locked(path: Path) -> Iterator[None]:
         connection.execute("BEGIN IMMEDIATE")
         yield
         connection.execute("ROLLBACK")
+
+
+async def test_nobody_is_taken_for_dead_because_nobody_could_renew(opened: Opened) -> None:
+    timing = replace(SHORT, lease=0.6, renewal=0.1, hold_off=0.4)
+    a, b = await opened(timing=timing), await opened(timing=timing)
+    logs = [await create(store) for store in (a, b)]
+    with locked(opened.path):
+        await asyncio.sleep(1.5)
+    await until(lambda: not a._writes.away and not b._writes.away)
+    await asyncio.sleep(1.5)
+    for store, log in zip((a, b), logs, strict=True):
+        log.append(b"1\n\n")
+        await asyncio.wait_for(store.flush(), 5)
+    assert [log.outcome for log in logs] == [None, None]
+    assert ("store.orphan_closed", "") not in opened.observer.counts
 
 
 async def test_what_waits_to_be_written_is_bounded_and_the_producer_waits(opened: Opened) -> None:
