@@ -84,12 +84,13 @@ class RedisBackend:
         self._worker = worker
         if self._lease is None:
             self._lease = Lease(self._target, self._keys, worker, lease_ttl, self._lives.worker, self._timeout)
+        lease = self._lease
         made = _Connected(
             self._target, self._keys, worker, self._lives, self._held, on_signal, self._timeout, self._inline
         )
         try:
             await made.listener.start()
-            await made.asking.ask(*self._lease.commands())
+            await made.asking.ask(*lease.commands())
         except BaseException:
             await made.aclose()
             raise

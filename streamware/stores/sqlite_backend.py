@@ -32,7 +32,7 @@ from .base import Claim, Outcome, Tombstone
 from .sqlite_batches import Batches, renew
 from .sqlite_changes import Bounds, Times
 from .sqlite_desk import Desk
-from .sqlite_file import open_file, tag_of, unavailable
+from .sqlite_file import identity, open_file, tag_of, unavailable
 from .sqlite_wakes import Wakes
 
 #: Without datagrams, how often what was added is looked for.
@@ -72,6 +72,7 @@ class SQLiteBackend:
         self._closed = True
         self._desks: list[Desk] = []
         self._lease_connection: sqlite3.Connection | None = None
+        self._lease_file: tuple[int, int] | None = None
         self._lease_lock = threading.Lock()
         self._logs: dict[int, str] = {}  # watched: log, stream
         self._watched: dict[str, int] = {}  # the other way round
@@ -89,14 +90,23 @@ class SQLiteBackend:
         if self._closed:
             self._closed = False
             self._worker, self._lease, self._on_signal = worker, lease_ttl, on_signal
+            self._loop = asyncio.get_running_loop()
             self._batches = Batches(worker, self._now, self._bounds.ttl)
-            self._write_desk = Desk(self.name, self._path, "write", self._batches.opened)
+            self._write_desk = Desk(self.name, self._path, "write", self._opened)
             self._read_desk = Desk(self.name, self._path, "read", self._prepare)
             self._checkpoint_desk = Desk(self.name, self._path, "checkpoint")
             self._desks = [self._write_desk, self._read_desk, self._checkpoint_desk]
             self._wakes = Wakes(self._path.with_name(f"{self._path.name}-wakes"), worker, self._hear)
         await self._write_desk.do(self._connected)
         self._wakes.open()
+
+    def _opened(self, connection: sqlite3.Connection) -> None:
+        """A new connection of the write desk: on its thread. If it is not the first, the file may be another."""
+        again = self._batches.worker != 0
+        self._batches.opened(connection)
+        if again:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._on_signal, Resync())
 
     def _connected(self, connection: sqlite3.Connection) -> None:
         self._batches.worker = renew(connection, self._worker)
@@ -113,19 +123,20 @@ class SQLiteBackend:
         if tasks:
             await asyncio.wait(tasks)
         leaving = asyncio.ensure_future(self._write_desk.do(self._leave))
+        await asyncio.wait([leaving], timeout=JOIN_SECONDS)
         for desk in self._desks:
             desk.close()
         await asyncio.get_running_loop().run_in_executor(None, self._join)
         leaving.cancel()
         await asyncio.wait([leaving])
         if not leaving.cancelled():
-            leaving.exception()
+            leaving.exception()  # the others will find that this worker is dead
         self._followers.clear()
         self._watched.clear()
         self._logs.clear()
 
     def _leave(self, connection: sqlite3.Connection) -> None:
-        self._batches.merge(connection, everything=True)
+        self._batches.merge(connection, hurry=True)
         changes.leave(connection, self._batches.worker)
 
     def _join(self) -> None:
@@ -172,8 +183,9 @@ class SQLiteBackend:
         times, bounds = self._times(), self._bounds
 
         def tidy(connection: sqlite3.Connection) -> None:
+            # What is fresh may be in pages as well: nothing has to go for it.
+            self._batches.merge(connection, hurry=changes.used(connection) >= bounds.max_bytes)
             self._batches.may_create = changes.tidy(connection, bounds, times)
-            self._batches.merge(connection)
 
         await self._write_desk.do(tidy)
         if self._watched:
@@ -203,8 +215,13 @@ class SQLiteBackend:
             if self._closed:
                 return
             try:
+                file = identity(self._path)
+                if self._lease_connection is not None and file != self._lease_file:
+                    self._lease_connection.close()
+                    self._lease_connection = None
                 if self._lease_connection is None:
                     self._lease_connection = open_file(self._path)
+                    self._lease_file = identity(self._path)
                 renew(self._lease_connection, self._worker)
             except (sqlite3.Error, OSError) as error:
                 connection, self._lease_connection = self._lease_connection, None

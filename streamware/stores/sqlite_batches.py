@@ -103,14 +103,14 @@ class Batches:
             self.merge(connection)
         return answers
 
-    def merge(self, connection: sqlite3.Connection, *, everything: bool = False) -> None:
+    def merge(self, connection: sqlite3.Connection, *, hurry: bool = False) -> None:
         """Make pages of what is loose, if it is time, and let go of what was fresh for long enough."""
         now = time.monotonic()
         due = self._rows >= MERGE_ROWS or self._bytes >= MERGE_BYTES or now - self._merged >= MERGE_SECONDS
-        if not everything and not (due and (self._rows or self._written)):
+        if not (hurry or due) or not (self._rows or self._written):
             return
         mark = 0
-        while self._written and (everything or self._written[0][0] < now - FRESH_SECONDS):
+        while self._written and self._written[0][0] < now - FRESH_SECONDS:
             mark = self._written.popleft()[1]
         loose = [own for own in self._own.values() if own.loose]
         with transaction(connection):

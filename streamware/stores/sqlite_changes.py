@@ -169,13 +169,15 @@ def clear_mail(connection: sqlite3.Connection, worker: int, last: int) -> None:
 def tidy(connection: sqlite3.Connection, bounds: Bounds, times: Times) -> bool:
     """Bury what has expired, remove old tombstones and dead workers; whether there is room for another log."""
     with transaction(connection):
-        _bury(connection, bounds, times.now, "AND expires <= :now")
+        _bury(connection, bounds, times.now, "AND expires <= :now", TIDY_LOGS)
         _remove_tombstones(connection, times.now)
         _remove_the_dead(connection, times)
-    if used(connection) < bounds.max_bytes:
-        return True
-    with transaction(connection):
-        _bury(connection, bounds, times.now, "")
+    for _ in range(TIDY_LOGS):
+        if used(connection) < bounds.max_bytes:
+            return True
+        with transaction(connection):
+            if not _bury(connection, bounds, times.now, "", 1):
+                break
     return used(connection) < bounds.max_bytes
 
 
@@ -187,18 +189,19 @@ def used(connection: sqlite3.Connection) -> int:
     return int(size * (pages - free))
 
 
-def _bury(connection: sqlite3.Connection, bounds: Bounds, now: float, which: str) -> None:
-    """Leave tombstones of ended logs, the oldest first."""
+def _bury(connection: sqlite3.Connection, bounds: Bounds, now: float, which: str, count: int) -> int:
+    """Leave tombstones of at most ``count`` ended logs, the oldest first; of how many."""
     rows = connection.execute(
         "SELECT id, min(expires, :now) FROM logs WHERE outcome IS NOT NULL AND NOT buried"  # noqa: S608
         f" {which} ORDER BY expires LIMIT :count",
-        {"now": now, "count": TIDY_LOGS},
+        {"now": now, "count": count},
     ).fetchall()
     connection.executemany("DELETE FROM pages WHERE log = ?", [(log,) for log, _ in rows])
     connection.executemany(
         "UPDATE logs SET buried = 1, expires = ? WHERE id = ?",
         [(ended + bounds.tombstone_ttl, log) for log, ended in rows],
     )
+    return len(rows)
 
 
 def _remove_tombstones(connection: sqlite3.Connection, now: float) -> None:

@@ -3,8 +3,8 @@
 Rules:
 
 1. What is asked for is done in order. What nobody waits for any more when its turn comes is not done.
-2. The connection is opened by the first that needs it, and anew after an error that is not a matter of waiting: the
-   file may have been repaired or replaced.
+2. The connection is opened by the first that needs it, and anew where another file stands at the path, or after an
+   error that is not a matter of waiting: the file may have been repaired or replaced.
 3. So many at most wait; more are refused. The thread holds up no exit.
 """
 
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..exceptions import StoreUnavailable
-from .sqlite_file import open_file, unavailable
+from .sqlite_file import identity, open_file, unavailable
 
 T = TypeVar("T")
 
@@ -41,6 +41,7 @@ class Desk:
         self._loop = asyncio.get_running_loop()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
         self._closed = False
         self._thread = threading.Thread(target=self._run, name=f"streamware-sqlite-{kind}", daemon=True)
         self._thread.start()
@@ -92,8 +93,11 @@ class Desk:
         self._drop()
 
     def _open(self) -> sqlite3.Connection:
+        if self._connection is not None and identity(self._path) != self._file:
+            self._drop()  # what is written to a file that was removed, nobody will read
         if self._connection is None:
             self._connection = open_file(self._path)
+            self._file = identity(self._path)
             if self._on_open is not None:
                 self._on_open(self._connection)
         return self._connection

@@ -110,6 +110,15 @@ def open_file(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def identity(path: Path) -> tuple[int, int] | None:
+    """Which file stands at ``path`` now; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 @contextlib.contextmanager
 def transaction(connection: sqlite3.Connection) -> Generator[None]:
     """All or nothing, with the write lock from the beginning."""

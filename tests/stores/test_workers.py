@@ -449,6 +449,103 @@ async def test_a_store_can_be_started_again(pair: Pair) -> None:
     assert (await read((await pair.at_b(again.stream)).reader(0))).events == [b"2\n\n"]
 
 
+# -- the death of a worker: its lease is no longer renewed, as if its process had been stopped
+
+
+@dataclass
+class Dying:
+    """Worker A dies when ``a.store._vigil`` ends; B and C look after what it leaves."""
+
+    a: World
+    b: World
+    c: World
+
+    def die(self) -> None:
+        self.a.store._vigil.end()  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+async def dying(build: Build) -> Dying:
+    a = build(lease=0.6)
+    b, c = build(place=a.place, lease=0.6), build(place=a.place, lease=0.6)
+    for world in (a, b, c):
+        await world.store.start()
+    return Dying(a, b, c)
+
+
+async def test_a_dead_workers_log_is_closed_as_interrupted_and_its_producer_fenced_off(dying: Dying) -> None:
+    log = await dying.a.log()
+    told: list[Outcome] = []
+    log.on_closed = told.append
+    log.append(b"1\n\n")
+    await dying.a.stored()
+    found = await dying.b.store.open(log.stream)
+    assert isinstance(found, RemoteLog)
+    reader = found.reader(0)
+    assert (await read(reader)).events == [b"1\n\n"]
+    reading = await waiting(reader.read())
+    dying.die()
+    batch = await asyncio.wait_for(reading, 5)
+    assert batch is not None
+    assert (list(batch.events), batch.outcome) == ([], Outcome.INTERRUPTED)
+    reader.close()
+    assert told == [], "it does not know"
+    log.append(b"2\n\n")
+    await until(lambda: told)
+    assert log.append(b"3\n\n") is False
+    assert log.close(Outcome.DONE) is False
+    await dying.a.stored()
+    assert told == [Outcome.INTERRUPTED]
+    for world in (dying.a, dying.b, dying.c):
+        found = await world.store.open(log.stream)
+        assert isinstance(found, RemoteLog)
+        assert (found.last, found.outcome) == (1, Outcome.INTERRUPTED)
+        assert await read_all(found.reader(0)) == ([b"1\n\n"], Outcome.INTERRUPTED)
+
+
+async def test_an_end_that_comes_too_late_changes_nothing(dying: Dying) -> None:
+    log = await dying.a.log()
+    told: list[Outcome] = []
+    log.on_closed = told.append
+    dying.die()
+    found = await dying.b.store.open(log.stream)
+    assert isinstance(found, RemoteLog)
+    assert await asyncio.wait_for(found.ends(10**6), 5) is True
+    assert log.close(Outcome.DONE) is True, "so much it knows"
+    await dying.a.stored()
+    for world in (dying.a, dying.b):
+        found = await world.store.open(log.stream)
+        assert isinstance(found, RemoteLog)
+        assert (found.last, found.outcome) == (0, Outcome.INTERRUPTED)
+    assert told == []
+
+
+async def test_a_living_workers_logs_are_left_alone(dying: Dying) -> None:
+    dead, alive = await dying.a.log(), await dying.b.log()
+    dying.die()
+    found = await dying.c.store.open(dead.stream)
+    assert isinstance(found, RemoteLog)
+    assert await asyncio.wait_for(found.ends(10**6), 5) is True
+    await asyncio.sleep(0.5)
+    assert alive.outcome is None
+    alive.append(b"1\n\n")
+    await dying.b.stored()
+    assert alive.outcome is None
+
+
+async def test_a_key_that_a_dead_worker_held_is_free_unless_its_stream_has_started(dying: Dying) -> None:
+    log = await dying.a.log()
+    await dying.a.store.claim("settled", b"", log.stream)
+    await dying.a.store.settle("settled", log.stream, True)
+    await dying.a.store.claim("starting", b"", dying.a.stream())
+    dying.die()
+    found = await dying.b.store.open(log.stream)
+    assert isinstance(found, RemoteLog)
+    assert await asyncio.wait_for(found.ends(10**6), 5) is True
+    assert (await dying.b.store.claim("settled", b"", dying.b.stream())).won is False
+    assert (await dying.b.store.claim("starting", b"", dying.b.stream())).won is True
+
+
 async def soon(future: asyncio.Future[object], clock: FakeClock) -> None:
     """Move the clock on, in real time too, until ``future`` is there."""
     async with asyncio.timeout(5):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -36,6 +36,7 @@ class Limits:
     ttl: float = 300.0
     tombstone_ttl: float = 86_400.0
     owner_share: float = 1.0
+    lease: float = 12.0
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,12 @@ def memory(clock: Clock, limits: Limits, place: Path) -> Store:
 PROMPT = Timing(window=0.0, beat=0.05, renewal=0.1, operation=10**6, creation=10**6, farewell=10**6)
 
 
+def timing_of(limits: Limits) -> Timing:
+    """As many renewals in a lease as with the default."""
+    lease = limits.lease
+    return replace(PROMPT, lease=lease, renewal=min(0.1, lease / 4), hold_off=lease * 7 / 12)
+
+
 def sqlite(clock: Clock, limits: Limits, place: Path) -> SQLiteStore:
     return _sqlite(clock, limits, place, "local")
 
@@ -75,9 +82,7 @@ def durable_sqlite(clock: Clock, limits: Limits, place: Path) -> SQLiteStore:
     return _sqlite(clock, limits, place, "store")
 
 
-def _sqlite(
-    clock: Clock, limits: Limits, place: Path, durability: Literal["local", "store"], timing: Timing = PROMPT
-) -> SQLiteStore:
+def _sqlite(clock: Clock, limits: Limits, place: Path, durability: Literal["local", "store"]) -> SQLiteStore:
     return SQLiteStore(
         place / "streams.db",
         max_memory=limits.max_bytes,
@@ -88,7 +93,7 @@ def _sqlite(
         owner_share=limits.owner_share,
         durability=durability,
         clock=clock,
-        timing=timing,
+        timing=timing_of(limits),
     )
 
 
