@@ -18,7 +18,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..observe import Observer
 from ..types import Clock, Message, RawHeaders, Receive, Scope, Send, TimerHandle
@@ -35,14 +35,17 @@ NDJSON = frozenset({b"application/x-ndjson", b"application/ndjson", b"applicatio
 _MENTION = re.compile(rb"event-stream|ndjson|jsonl", re.IGNORECASE).search
 BOM = b"\xef\xbb\xbf"
 INFINITY = float("inf")
+KNOWN_TYPES = 256
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PulseOptions:
     """What all connections of one middleware share.
 
     ``interval``: of silence, ``INFINITY`` for none. ``event``: the bytes for an event stream. ``ndjson``: whether such
     responses get any. ``text``: for a WebSocket, None for none. ``idle_timeout``: ``INFINITY`` for none.
+    ``on_stream``: called with the scope and the start of a response that may be a stream, for whoever else looks out
+    for one.
     """
 
     interval: float
@@ -52,13 +55,15 @@ class PulseOptions:
     idle_timeout: float
     observer: Observer
     clock: Clock
+    on_stream: Callable[[Scope, Message], None] | None = None
+    known: dict[bytes, bool] = field(default_factory=dict[bytes, bool])  # a service has few content types
 
-    def mentions_stream(self, given: RawHeaders) -> bool:
-        """Whether these headers are worth a closer look: the quick no that most responses get."""
-        for name, value in given:
-            if name == b"content-type" or (len(name) == 12 and name.lower() == b"content-type"):
-                return b"event-stream" in value or _MENTION(value) is not None
-        return False
+    def may_be_stream(self, content_type: bytes) -> bool:
+        """Whether a response of this type, which is not in ``known`` as one that is none, is worth a closer look."""
+        found = _MENTION(content_type) is not None
+        if len(self.known) < KNOWN_TYPES:
+            self.known[bytes(content_type)] = found
+        return found
 
 
 class Pulse:
@@ -90,6 +95,11 @@ class Pulse:
         self.beat: asyncio.Task[None] | None = None  # the heartbeat that is under way
         self.timer: TimerHandle | None = None
         self.stopped = False
+
+    @property
+    def open(self) -> bool:
+        """There may be a timer or a heartbeat to end."""
+        return True
 
     def send(self, message: Message) -> Awaitable[None]:
         """The app's ``send``. No coroutine of its own: where ``forward`` is the server's ``send``, so is this."""
@@ -194,44 +204,65 @@ class Pulse:
 
 class Lookout:
     """An HTTP response until its start shows whether it may be one to put heartbeats into. Most are not, and this is
-    all that they pay for."""
+    all that they pay for: it is made without a call of its own, by ``HeartbeatMiddleware.watch``.
 
-    __slots__ = ("gone", "inner_receive", "inner_send", "on_stream", "options", "pulse", "scope")
+    ``open``: there is a pulse to be ended. ``gone``: the client is known to have left. ``quiet``: nobody else is to
+    hear of a stream.
+    """
 
-    def __init__(self, options: PulseOptions, scope: Scope, receive: Receive, send: Send) -> None:
-        self.options = options
-        self.scope = scope
-        self.inner_receive = receive
-        self.inner_send = send
-        self.pulse: ResponsePulse | None = None
-        #: Called with the scope and the start of a response that may be a stream, for whoever else looks out for one.
-        self.on_stream: Callable[[Scope, Message], None] | None = None
-        self.gone = False
+    __slots__ = ("gone", "inner_receive", "inner_send", "open", "options", "pulse", "quiet", "scope")
+    gone: bool
+    inner_receive: Receive
+    inner_send: Send
+    open: bool
+    options: PulseOptions
+    pulse: ResponsePulse | None
+    quiet: bool
+    scope: Scope
 
     async def receive(self) -> Message:
         """The app's ``receive``."""
         message = await self.inner_receive()
         if message["type"] == "http.disconnect":
-            self.gone = True
-            if self.pulse is not None:
-                self.pulse.stop()
+            self.left()
         return message
+
+    def left(self) -> None:
+        """The client has left."""
+        self.gone = True
+        if self.pulse is not None:
+            self.pulse.stop()
 
     def send(self, message: Message) -> Awaitable[None]:
         """The app's ``send``. No coroutine of its own: what it returns is the server's, or the pulse's."""
         if self.pulse is not None:
             return self.pulse.forward(message)
         if message["type"] == "http.response.start" and not self.gone:
-            given: RawHeaders = message.get("headers", [])
-            if type(given) is not list:
+            given: RawHeaders | None = message.get("headers")
+            if given is not None and type(given) is not list:
                 given = list(given)
                 message = {**message, "headers": given}
-            if self.options.mentions_stream(given):
-                if self.on_stream is not None:
-                    self.on_stream(self.scope, message)
-                self.pulse = ResponsePulse(self.options, self.scope, self.inner_receive, self.inner_send)
-                return self.pulse.send_start(message)
+            for name, value in given or ():
+                if name == b"content-length":  # what states its length is no stream, and most responses do
+                    break
+                if name == b"content-type" or (len(name) == 12 and name.lower() == b"content-type"):
+                    if self.options.known.get(value) is not False and self.options.may_be_stream(value):
+                        return self.send_start(message)
+                    break
         return self.inner_send(message)
+
+    def send_start(self, message: Message) -> Awaitable[None]:
+        """Send the start of a response that may be a stream."""
+        if self.options.on_stream is not None and not self.quiet:
+            self.options.on_stream(self.scope, message)
+        self.pulse = ResponsePulse(self.options, self.scope, self.inner_receive, self.inner_send)
+        self.open = True
+        return self.pulse.send_start(message)
+
+    async def end(self) -> None:
+        """The app has returned: nothing may be sent any more."""
+        if self.pulse is not None:
+            await self.pulse.end()
 
 
 class ResponsePulse(Pulse):
