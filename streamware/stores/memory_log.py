@@ -11,7 +11,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ..types import Clock
@@ -95,10 +95,11 @@ class MemoryLog:
         self._sent = 0  # the highest seq that was sent to some reader
         self._foremost = 0  # bytes that the foremost reader connected now has been sent
         self._places: list[MemoryReader] = []
-        self._waiting: list[asyncio.Future[None]] = []
-        self._rooms: list[asyncio.Future[None]] = []
+        # Tuples, for most often there is none, or one, and an empty list for each would be paid by every log.
+        self._waiting: tuple[asyncio.Future[None], ...] = ()
+        self._rooms: tuple[asyncio.Future[None], ...] = ()
         self._audience: list[MemoryReader] | None = None  # of the large event under way, who still gets it
-        self._present: list[MemoryReader] = []  # who was there when it began
+        self._present: Sequence[MemoryReader] = ()  # who was there when it began
         self._idle: MemoryReader | None = None  # the only reader, waiting, and willing to be given events directly
         self._outcome: Outcome | None = None
 
@@ -189,7 +190,7 @@ class MemoryLog:
         self._audience = audience
         if last:
             self._audience = None
-            self._present = []
+            self._present = ()
             self._events.append(None)
             self._holes += 1
             self._plan_look()  # it has no bytes, and counts all the same
@@ -292,26 +293,26 @@ class MemoryLog:
 
     def _wait(self) -> asyncio.Future[None]:
         waiter = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
+        self._waiting += (waiter,)
         return waiter
 
     def _wake(self) -> None:
         self._idle = None
         waiting = self._waiting
         if waiting:
-            self._waiting = []
+            self._waiting = ()
             for waiter in waiting:
                 if not waiter.done():
                     waiter.set_result(None)
 
     async def _wait_room(self) -> None:
         waiter = asyncio.get_running_loop().create_future()
-        self._rooms.append(waiter)
+        self._rooms += (waiter,)
         await waiter
 
     def give_room(self) -> None:
         """There may be room again: whoever waits for it looks for himself."""
-        waiting, self._rooms = self._rooms, []
+        waiting, self._rooms = self._rooms, ()
         for waiter in waiting:
             if not waiter.done():
                 waiter.set_result(None)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 READ_BYTES = 64 * 1024
 ASIDE_BYTES = 4096
+NO_PARCELS: dict[int, list[bytes]] = {}  # of all readers that never had one
 
 
 class MemoryReader:
@@ -38,7 +39,7 @@ class MemoryReader:
         self._in_flight = False  # the sink has begun to send an event and could not end
         self.sink: Callable[[bytes], bool | None] | None = None
         self._torn = False  # the start of a large event has gone out, its end has not
-        self._parcels: dict[int, list[bytes]] = {}  # by seq, the pieces of large events that were not yet read
+        self._parcels = NO_PARCELS  # by seq, the pieces of large events that were not yet read
         self.pending = 0  # bytes in them
 
     async def read(self) -> Batch | None:
@@ -81,6 +82,8 @@ class MemoryReader:
 
     def hand_piece(self, seq: int, piece: bytes) -> None:
         """A piece of event ``seq``, which is in no log."""
+        if self._parcels is NO_PARCELS:
+            self._parcels = {}
         self._parcels.setdefault(seq, []).append(piece)
         self.pending += len(piece)
 

@@ -1,7 +1,7 @@
 """The pulse of one connection: what is sent when it is silent, and when.
 
 ``ResponsePulse`` is for an HTTP response; a WebSocket connection's is in ``websocket_pulse.py``. Each wraps the
-server's ``receive`` and ``send``, and owns one timer. The rules:
+server's ``receive`` and ``send``, and has one timer. The rules:
 
 1. Silence is the time since the last message of the app went out. The timer is not set anew for every message: when it
    fires too early, it is set again for the rest.
@@ -21,10 +21,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from ..observe import Observer
-from ..types import Clock, Message, RawHeaders, Receive, Scope, Send, TimerHandle
+from ..types import Clock, Message, RawHeaders, Receive, Scope, Send
 from ..wire import headers, sse
 from ..wire.boundary import EventBoundary, LineBoundary
 from ..wire.denial import EVENT_STREAM as EVENT_STREAM
+from .timers import Timer, Timers
 
 logger = logging.getLogger("streamware.heartbeat")
 
@@ -57,6 +58,17 @@ class PulseOptions:
     clock: Clock
     on_stream: Callable[[Scope, Message], None] | None = None
     known: dict[bytes, bool] = field(default_factory=dict[bytes, bool])  # a service has few content types
+    _timers: Timers | None = None
+
+    def timers(self) -> Timers:
+        """Those of the running loop.
+
+        :raises RuntimeError: there is none.
+        """
+        loop, timers = asyncio.get_running_loop(), self._timers
+        if timers is None or timers.loop is not loop:
+            timers = self._timers = Timers(self.clock, loop)
+        return timers
 
     def may_be_stream(self, content_type: bytes) -> bool:
         """Whether a response of this type, which is not in ``known`` as one that is none, is worth a closer look."""
@@ -93,7 +105,7 @@ class Pulse:
         self.last = 0.0  # when a message last went out
         self.sending = 0  # how many messages of the app are under way
         self.beat: asyncio.Task[None] | None = None  # the heartbeat that is under way
-        self.timer: TimerHandle | None = None
+        self.timer: Timer | None = None
         self.stopped = False
 
     @property
@@ -131,7 +143,7 @@ class Pulse:
         if self.timer is not None:
             self.timer.cancel()
         try:
-            self.timer = self.clock.call_later(delay, self.fire)
+            self.timer = self.options.timers().call_later(delay, self)
         except RuntimeError:  # no asyncio loop runs here: a server or a test client on trio
             self.stop()
 

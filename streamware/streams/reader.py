@@ -95,9 +95,9 @@ class Reader:
         try:
             await self._open()
             # In one frame with the wait for events: what a connection costs while nothing happens is what counts.
-            inbound, read, direct, producer = self._inbound, self._place.read, self._direct, self.producer
+            inbound, place, direct, producer = self._inbound, self._place, self._direct, self.producer
             while not inbound.gone:
-                batch, self._ahead = self._ahead or await read(), None
+                batch, self._ahead = self._ahead or await place.read(), None
                 if direct is not None:
                     await direct.settle()
                 if inbound.gone:

@@ -137,8 +137,9 @@ async def run(call: Call, start: Start, claim: Claim | None = None, name: str = 
         options=options,
         worker=call.worker,
     )
+    decided = producer.intake.decided
     if claim is not None:
-        producer.intake.decided.add_done_callback(lambda verdict: settle(call, name, claim.stream, verdict))
+        decided.add_done_callback(lambda verdict: settle(call, name, claim.stream, verdict))
     if call.request.respond_async:
         producer.patience = ASYNC_LINGER
     task = producer.run()
@@ -146,7 +147,7 @@ async def run(call: Call, start: Start, claim: Claim | None = None, name: str = 
     if options.early_start is not None:
         early = options.clock.call_later(options.early_start, producer.intake.start_early)
     try:
-        verdict = await asyncio.shield(producer.intake.decided)
+        verdict = await asyncio.shield(decided)
     except asyncio.CancelledError:
         await producer.caller_cancelled()
         raise
@@ -185,5 +186,5 @@ def first_reader(call: Call, start: Start, producer: Producer) -> Reader | None:
     reader = call.reader(log, 0, head, preface + intake.preface)
     intake.release_start()
     reader.producer = producer
-    producer.on_gone = reader.gone
+    producer.reader = reader
     return reader

@@ -31,16 +31,14 @@ class EventWriter:
     """Numbers one stream's events. ``seq`` is that of the newest."""
 
     __slots__ = (
-        "_blocks", "_framer", "_lines", "_max_event_bytes", "_observer", "_prefix", "_replace_ids", "_retry", "_stream",
-        "seq",
+        "_blocks", "_framer", "_lines", "_max_event_bytes", "_observer", "_prefix", "_replace_ids", "_retry", "seq",
     )  # fmt: skip
 
     def __init__(
         self, stream: str, *, lines: bool, max_event_bytes: int, replace_ids: bool, retry: float, observer: Observer
     ) -> None:
         self.seq = 0
-        self._stream = stream.encode()
-        self._prefix = b"id: " + self._stream + b"."
+        self._prefix = b"id: %b." % stream.encode()
         self._lines = lines
         self._max_event_bytes = max_event_bytes
         self._blocks = None if lines else sse.EventFramer(max_event_bytes)
@@ -121,7 +119,7 @@ class EventWriter:
         if seq == 1:
             block = sse.with_retry(block, jittered_milliseconds(self._retry))
         if block[-2:] == b"\r\n" or block[-1:] == b"\r":
-            return log.append(sse.with_id(block, b"%b.%d" % (self._stream, seq)))
+            return log.append(sse.with_id(block, b"%b%d" % (self._prefix[len(b"id: ") :], seq)))
         return log.append(b"%b%b%d\n\n" % (block, self._prefix, seq))
 
     async def pass_piece(self, log: ProducerLog, piece: sse.Piece) -> None:
