@@ -127,11 +127,10 @@ class MemoryLog:
         return len(self._places)
 
     def reader(self, after: int) -> MemoryReader:
-        kept = self._events[max(0, after - self._base) :]
-        place = MemoryReader(self, after, self._written - sum(map(_length, kept)))
+        place = self._place(after)
         self._idle = None
         self._places.append(place)
-        self._foremost = max(self._foremost, place.sent) if len(self._places) > 1 else place.sent
+        self._find_foremost()
         self._plan_look()
         self.give_room()  # it may be the foremost
         self._changed_readers()
@@ -227,8 +226,18 @@ class MemoryLog:
 
     # -- within
 
+    def _place(self, after: int) -> MemoryReader:
+        return MemoryReader(self, after, self._written_up_to(after))
+
+    def _written_up_to(self, seq: int) -> int:
+        """What ``_written`` was behind event ``seq``."""
+        return self._written - sum(map(_length, self._events[max(0, seq - self._base) :]))
+
+    def _find_foremost(self) -> None:
+        self._foremost = max((place.sent for place in self._places), default=0)
+
     def _too_far_ahead(self) -> bool:
-        return bool(self._places) and self._written - self._foremost >= self._window
+        return self.readers > 0 and self._written - self._foremost >= self._window
 
     def _look(self) -> bool:
         """Whether there is room for more; and when to look again. One comparison an event is all that bounds cost."""
@@ -239,7 +248,7 @@ class MemoryLog:
     def _plan_look(self) -> None:
         # An event has a byte at least, so that the bound on their number is met by counting bytes too.
         soonest = min(self._trimmed + self.capacity, self._written + self._max_events - len(self._events)) + 1
-        self._look_at = min(soonest, self._foremost + self._window) if self._places else soonest
+        self._look_at = min(soonest, self._foremost + self._window) if self.readers else soonest
 
     def _over_capacity(self) -> bool:
         return (self.size > self.capacity or len(self._events) > self._max_events) and not self._make_room()
@@ -256,7 +265,7 @@ class MemoryLog:
             # An eighth more than needed, so that a log at its cap does not move its list at every event.
             over_bytes += self.capacity // 8
             over_events += self._max_events // 8
-            trimmable = min(self._sent - self._base, len(self._events))
+            trimmable = min(self._may_go() - self._base, len(self._events))
             freed = 0
             while cut < trimmable and (freed < over_bytes or cut < over_events):
                 event = self._events[cut]
@@ -267,6 +276,10 @@ class MemoryLog:
             self._base += cut
             self._trimmed += freed
         return self.size <= self.capacity and len(self._events) <= self._max_events
+
+    def _may_go(self) -> int:
+        """The seq up to which events may be trimmed."""
+        return self._sent
 
     def _progress(self, place: MemoryReader) -> None:
         """``place`` has been sent all up to its position."""
@@ -282,14 +295,14 @@ class MemoryLog:
     def _leave(self, place: MemoryReader) -> None:
         if place in self._places:
             self._places.remove(place)
-            self._foremost = max((other.sent for other in self._places), default=0)
+            self._find_foremost()
             self._plan_look()
             self.give_room()
             self._changed_readers()
 
     def _changed_readers(self) -> None:
         if self.on_readers is not None:
-            self.on_readers(len(self._places))
+            self.on_readers(self.readers)
 
     def _wait(self) -> asyncio.Future[None]:
         waiter = asyncio.get_running_loop().create_future()
