@@ -9,10 +9,9 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
-from .base import Batch
+from .base import Batch, Sink
 
 if TYPE_CHECKING:
     from .memory_log import MemoryLog
@@ -26,7 +25,7 @@ class MemoryReader:
     """A ``LogReader`` over a ``MemoryLog``. ``taken`` and ``sent`` count bytes as the log's ``_written`` does."""
 
     __slots__ = (
-        "_aside", "_closed", "_in_flight", "_log", "_parcels", "_torn", "pending", "position", "sent", "sink", "taken",
+        "_aside", "_closed", "_log", "_parcels", "_torn", "in_flight", "pending", "position", "sent", "sink", "taken",
     )  # fmt: skip
 
     def __init__(self, log: MemoryLog, after: int, taken: int) -> None:
@@ -36,8 +35,8 @@ class MemoryReader:
         self.sent = taken
         self._aside = b""
         self._closed = False
-        self._in_flight = False  # the sink has begun to send an event and could not end
-        self.sink: Callable[[bytes], bool | None] | None = None
+        self.in_flight = False  # the sink has begun to send an event and could not end
+        self.sink: Sink | None = None
         self._torn = False  # the start of a large event has gone out, its end has not
         self._parcels = NO_PARCELS  # by seq, the pieces of large events that were not yet read
         self.pending = 0  # bytes in them
@@ -50,24 +49,15 @@ class MemoryReader:
             batch = self._take()
             if batch is not None:
                 return batch
-            if self.sink is not None and len(log._places) == 1:
-                log._idle = self
-            await log._wait()
+            sink = self.sink
+            if sink is not None and len(log._places) == 1 and self.position == log.last and sink.ready():
+                log.idle(self, sink)
+            try:
+                await log._wait()
+            except BaseException:  # cancelled: nobody waits any more
+                log._end_idling()
+                raise
         return None
-
-    def give(self, event: bytes) -> None:
-        """Hand the log's newest event, the only one that this reader lacks, to its ``sink``; or else wake it."""
-        log = self._log
-        taken = None if self.sink is None else self.sink(event)
-        if taken:
-            self.position = log._sent = self.position + 1
-            self.taken = self.sent = log._foremost = log._written
-        else:
-            if taken is not None:
-                self.position += 1
-                self.taken = log._written
-                self._in_flight = True
-            log._wake()
 
     def close(self) -> None:
         if not self._closed:
@@ -94,8 +84,8 @@ class MemoryReader:
     def _take(self) -> Batch | None:
         """What is there now; None where there is nothing."""
         log = self._log
-        if self._in_flight:
-            self._in_flight = False
+        if self.in_flight:
+            self.in_flight = False
             return Batch((), self.position)
         if self._parcels and self.position + 1 in self._parcels:
             return self._take_pieces()

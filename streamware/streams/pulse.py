@@ -19,6 +19,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from ..observe import Observer
 from ..types import Clock, Message, RawHeaders, Receive, Scope, Send
@@ -176,6 +177,7 @@ class Pulse:
             self.arm(self.pause)
         else:
             self.beat = asyncio.get_running_loop().create_task(self.send_beat(message), name="streamware heartbeat")
+            self.hold(True)
 
     async def send_beat(self, message: Message) -> None:
         """Send a heartbeat and set the timer for the next."""
@@ -191,9 +193,13 @@ class Pulse:
             self.stop()
         finally:
             self.beat = None
+            self.hold(False)
             self.last = self.now()
         if not self.stopped:
             self.arm(self.wait())
+
+    def hold(self, held: bool) -> None:
+        """A heartbeat is under way, or no longer: for whoever sends without going through here."""
 
     @property
     def pause(self) -> float:
@@ -275,12 +281,21 @@ class Lookout:
         """The app has returned: nothing may be sent any more."""
         if self.pulse is not None:
             await self.pulse.end()
+            self.pulse.shortcut = None
+
+
+class Shortcut(Protocol):
+    """Sends whole events past the pulse. ``last``: when it last did; ``held``: it must not, for a heartbeat is under
+    way."""
+
+    held: bool
+    last: float
 
 
 class ResponsePulse(Pulse):
     """An HTTP response: a pulse if it proves to be an event stream, and else out of the way."""
 
-    __slots__ = ("begun", "bodiless", "bom", "boundary", "data", "interval")
+    __slots__ = ("begun", "bodiless", "bom", "boundary", "data", "interval", "shortcut")
     boundary: EventBoundary | LineBoundary  # set, as ``data`` is, once the response proves to be a stream
     data: bytes  # the heartbeat
 
@@ -291,6 +306,7 @@ class ResponsePulse(Pulse):
         self.interval = options.interval
         self.begun = False  # a heartbeat has been sent
         self.bom = b""  # the beginning of a byte order mark, held back
+        self.shortcut: Shortcut | None = None
 
     async def send_start(self, message: Message) -> None:
         """The app's ``send`` until its response starts."""
@@ -371,7 +387,13 @@ class ResponsePulse(Pulse):
         return self.interval
 
     def wait(self) -> float:
+        if self.shortcut is not None:
+            self.last = max(self.last, self.shortcut.last)
         return self.last + self.interval - self.clock.now()
+
+    def hold(self, held: bool) -> None:
+        if self.shortcut is not None:
+            self.shortcut.held = held
 
     def due(self) -> Message | None:
         if not self.boundary.between:
