@@ -11,10 +11,11 @@ from collections.abc import Iterable
 from ..clock import LoopClock
 from ..exceptions import ConfigurationError
 from ..observe import NullObserver, Observer
-from ..streams.pulse import COMMENT, INFINITY, Lookout, PulseOptions
+from ..streams.lookout import Lookout
+from ..streams.pulse import COMMENT, INFINITY, PulseOptions
 from ..streams.websocket_pulse import WebSocketPulse
 from ..types import ASGIApp, Clock, Receive, Scope, Send
-from .base import BaseMiddleware, Watch
+from .base import BaseMiddleware
 
 
 class HeartbeatMiddleware(BaseMiddleware):
@@ -69,7 +70,12 @@ class HeartbeatMiddleware(BaseMiddleware):
 
     @property
     def frameless(self) -> bool:
-        return self.unguarded and self.selection.everything and "http" in self.scope_types
+        return "http" in self.unguarded and self.selection.everything
+
+    def joined(self, outer: BaseMiddleware | None) -> None:
+        if outer is not None and outer.drains is not None and outer.frameless and self.frameless:
+            self.options.under_way = outer.drains.responses  # one look at a response does for both
+            outer.delegated = True
 
     def watch(self, scope: Scope, receive: Receive, send: Send) -> Lookout:
         lookout = Lookout()
@@ -77,18 +83,21 @@ class HeartbeatMiddleware(BaseMiddleware):
         lookout.scope = scope
         lookout.inner_receive = receive
         lookout.inner_send = send
-        lookout.pulse = None
-        lookout.open = lookout.gone = lookout.quiet = False
+        lookout.pulse = lookout.listener = None
+        lookout.open = lookout.gone = lookout.quiet = lookout.told = False
         return lookout
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        watch: Watch
+        watch: Lookout | WebSocketPulse
         if scope["type"] == "http":
             watch = self.watch(scope, receive, send)
         else:
             watch = WebSocketPulse(self.options, scope, receive, send)
         try:
             await self.app(scope, watch.receive, watch.send)
+        except Exception as error:
+            if not isinstance(watch, Lookout) or not watch.forgives(error):
+                raise
         finally:
             await watch.end()
 

@@ -16,15 +16,18 @@ from ..clock import LoopClock
 from ..exceptions import ConfigurationError
 from ..observe import NullObserver, Observer, OnceLog
 from ..paths import compile_globs, path_within_mount, patterns
+from ..record import record_of
 from ..stores.base import Store
 from ..stores.memory import MemoryStore
 from ..streams import resource, start
 from ..streams.asked import LOOKED_AT, Reading, Request
 from ..streams.call import Call
+from ..streams.drain import Drain
 from ..streams.inbound import Inbound
+from ..streams.lookout import Lookout
 from ..streams.options import ByPath, Options
 from ..streams.owner import SESSION_COOKIES, identify
-from ..streams.pulse import Lookout, PulseOptions
+from ..streams.pulse import PulseOptions
 from ..streams.response import with_listed_headers
 from ..streams.worker import Worker
 from ..types import ASGIApp, Clock, Message, Receive, Scope, Send
@@ -153,7 +156,8 @@ class ResumeMiddleware(BaseMiddleware):
     # -- lifecycle
 
     async def startup(self) -> None:
-        self._worker.leaving = False
+        if self._worker.terms is None:
+            self._worker.leaving = False
         if not self._started:
             self._started = True
             await self._store.start()
@@ -176,6 +180,9 @@ class ResumeMiddleware(BaseMiddleware):
         if isinstance(heartbeats, PulseOptions):  # they look for the same: one look does for both
             heartbeats.on_stream = self._missed
             self._looked_out = True
+
+    def drained_by(self, drain: Drain) -> None:
+        drain.join(self._worker)
 
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         reading = self._reading
@@ -208,6 +215,9 @@ class ResumeMiddleware(BaseMiddleware):
     ) -> None:
         if not self._started:
             await self.startup()
+        record = record_of(scope)
+        if record is not None and isinstance(record.drain, Drain):
+            record.drain.join(self._worker)
         try:
             identity = identify(scope, self._options.owner, self._options.owner_cookies)
         except Exception:

@@ -64,7 +64,8 @@ class Batch:
     ``events``: wire bytes, in order, the last of them being number ``last``. ``aside``: bytes for live readers that
     are in no log (an app's own pings, the pieces of an event too large to keep). ``gap``: events between the reader's
     place and the first of ``events`` are lost to this reader. ``outcome``: set once nothing follows. ``torn``: with a
-    gap or an outcome, that the start of an event has gone out whose end never will.
+    gap or an outcome, that the start of an event has gone out whose end never will. ``within``: it ends in the middle
+    of an event, the rest of which is to come.
     """
 
     events: Sequence[bytes]
@@ -73,6 +74,7 @@ class Batch:
     gap: bool = False
     outcome: Outcome | None = None
     torn: bool = False
+    within: bool = False
 
 
 class Sink(Protocol):

@@ -123,7 +123,7 @@ class MemoryReader:
         self._torn = seq > self._log.last
         if not self._torn:
             self.position = seq
-        return Batch((), self.position, pieces)
+        return Batch((), self.position, pieces, within=self._torn)
 
     def _skip_to(self, position: int) -> None:
         """Pass over what is lost to this reader."""

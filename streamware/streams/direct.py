@@ -20,7 +20,8 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import Any, cast
 
 from ..types import Message, Send
-from .pulse import Lookout, ResponsePulse
+from .lookout import Lookout
+from .pulse import ResponsePulse
 
 #: Modules whose ``send`` keeps no state per task, as far as its first suspension.
 _SERVERS = ("uvicorn.protocols.http.",)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from ..types import Clock, Message, Receive, Scope
 from ..wire import headers
-from .pulse import Lookout
+from .lookout import Lookout
 
 UNREAD_BYTES = 64 * 1024
 
@@ -78,7 +78,14 @@ class Inbound:
         if self._pending is not None or self.gone or self.released:
             return
         if self._unread < UNREAD_BYTES or self.complete:
-            self._pending = asyncio.ensure_future(self._receive())
+            lookout = self._lookout
+            if lookout is None:
+                self._pending = asyncio.ensure_future(self._receive())
+            elif lookout.told:
+                self._pending = asyncio.get_running_loop().create_future()
+                self._pending.cancel()
+            else:
+                self._pending = lookout.listener = asyncio.ensure_future(self._receive())
             self._pending.add_done_callback(self._arrived)
 
     async def discard(self, clock: Clock, timeout: float) -> None:
@@ -145,10 +152,12 @@ class Inbound:
 
     def _arrived(self, pending: asyncio.Future[Message]) -> None:
         self._pending = None
+        if self._lookout is not None:
+            self._lookout.listener = None
         error = None if pending.cancelled() else pending.exception()  # looked at even where nobody wants it any more
         if self.released:
             return
-        if error is not None or pending.cancelled():  # cancelled by the server: it is done with the connection
+        if error is not None or pending.cancelled():  # by the server, or by us: done with the connection
             self.gone = True
             self.error = error
         else:

@@ -37,6 +37,7 @@ class Verdict(enum.Enum):
 
     LOGGED = "logged"
     PASSED = "passed"
+    REFUSED = "refused"  # nothing has been sent, and this worker will not find out any more
 
 
 class Phase(enum.Enum):
@@ -272,14 +273,20 @@ class Intake:
     async def _announce(self) -> bool:
         """Make the log. False where the store will not have it: then the stream passes through, unresumable."""
         self._call_off_hold()
-        self.log = await make_log(self._scope, self._stream, self._identity, self.start, self._options)
-        if self.log is None:
+        log = await make_log(self._scope, self._stream, self._identity, self.start, self._options)
+        if self.phase is Phase.ENDED:  # refused meanwhile
+            if log is not None:
+                log.close(Outcome.INTERRUPTED)
+                await self._options.store.forget(self._stream)
+            return True
+        self.log = log
+        if log is None:
             return False
         self._options.observer.count("resume.started")
         if self._probe is not None:
             self._writer = self._probe.writer
         self._enter(Phase.LOGGING)
-        self._producer.logged(self.log)
+        self._producer.logged(log)
         self._decide(Verdict.LOGGED)
         return True
 
@@ -289,7 +296,7 @@ class Intake:
             self._announcing = asyncio.get_running_loop().create_task(self._announce_early())
 
     async def _announce_early(self) -> None:
-        if await self._announce():
+        if await self._announce() and self.log is not None:
             self._enter(Phase.EXPLAINING)
             self._options.observer.count("resume.early_start")
 
@@ -305,6 +312,12 @@ class Intake:
             self._writer.append(log, told)
             self._enter(Phase.ENDED)
             log.close(Outcome.FAILED)
+
+    def refuse(self) -> None:
+        """It is to be answered in the app's place: there is no time left to find out what it is."""
+        self._call_off_hold()
+        self._enter(Phase.ENDED)
+        self._decide(Verdict.REFUSED)
 
     def reader_came(self) -> None:
         """The first reader is there, or there will be none."""

@@ -41,8 +41,8 @@ class Producer:
     seconds to linger. ``reader``: of the connection that started it, while it reads."""
 
     __slots__ = (
-        "_app", "_limits", "_linger", "_options", "_orphan", "_path", "_scope", "_waiting", "_worker", "current",
-        "identity", "inbound", "intake", "keyed", "patience", "reader", "stream", "task",
+        "_app", "_limits", "_linger", "_options", "_orphan", "_path", "_waiting", "_worker", "current",
+        "identity", "inbound", "intake", "keyed", "patience", "reader", "scope", "stream", "task",
     )  # fmt: skip
 
     def __init__(
@@ -50,7 +50,7 @@ class Producer:
         path: str, options: Options, worker: Worker,
     ) -> None:  # fmt: skip
         self._app = app
-        self._scope = scope
+        self.scope = scope
         self._options = options
         self._worker = worker
         self._path = path
@@ -108,7 +108,7 @@ class Producer:
 
     async def _run(self) -> None:
         try:
-            await self._app(self._scope, self.receive, self.intake.send)
+            await self._app(self.scope, self.receive, self.intake.send)
         except Exception:
             await self.intake.settle()
             raise
@@ -179,7 +179,7 @@ class Producer:
         self._call_off_linger()
         seconds = self.current.linger
         if seconds is not None:
-            seconds = max(seconds, self.patience)
+            seconds = max(seconds, self.patience, self._worker.patience)
             if seconds <= 0:
                 self._options.observer.count("resume.abandoned", reason="linger")
                 self.abandon()
@@ -212,6 +212,21 @@ class Producer:
         if self.task is not None and not self.task.done():
             self.task.cancel()
         self.wake()
+
+    @property
+    def is_read(self) -> bool:
+        """Whether anybody follows the stream."""
+        return self.log is not None and self.log.readers > 0
+
+    def give_up(self) -> bool:
+        """This worker's time is up: end what has a log, or may get one. False where there is nothing to be ended here:
+        whoever ends the responses has to end this one too."""
+        if self.intake.phase in (Phase.ENDED, Phase.PASSING):
+            return False
+        if self.log is None:
+            self.intake.refuse()
+        self.end(Outcome.INTERRUPTED)
+        return True
 
     def _closed_outside(self, outcome: Outcome) -> None:
         self._options.observer.count("resume.ended", reason=outcome)

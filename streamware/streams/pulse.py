@@ -19,7 +19,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..observe import Observer
 from ..types import Clock, Message, RawHeaders, Receive, Scope, Send
@@ -27,6 +27,9 @@ from ..wire import headers, sse
 from ..wire.boundary import EventBoundary, LineBoundary
 from ..wire.denial import EVENT_STREAM as EVENT_STREAM
 from .timers import Timer, Timers
+
+if TYPE_CHECKING:
+    from .lookout import Lookout
 
 logger = logging.getLogger("streamware.heartbeat")
 
@@ -47,7 +50,8 @@ class PulseOptions:
     ``interval``: of silence, ``INFINITY`` for none. ``event``: the bytes for an event stream. ``ndjson``: whether such
     responses get any. ``text``: for a WebSocket, None for none. ``idle_timeout``: ``INFINITY`` for none.
     ``on_stream``: called with the scope and the start of a response that may be a stream, for whoever else looks out
-    for one.
+    for one. ``under_way``: where responses that may be streams are listed, for whoever may want to end them; None where
+    nobody does.
     """
 
     interval: float
@@ -58,6 +62,7 @@ class PulseOptions:
     observer: Observer
     clock: Clock
     on_stream: Callable[[Scope, Message], None] | None = None
+    under_way: set[Lookout] | None = None
     known: dict[bytes, bool] = field(default_factory=dict[bytes, bool])  # a service has few content types
     _timers: Timers | None = None
 
@@ -220,70 +225,6 @@ class Pulse:
         raise NotImplementedError  # abstract: each kind of connection has its own
 
 
-class Lookout:
-    """An HTTP response until its start shows whether it may be one to put heartbeats into. Most are not, and this is
-    all that they pay for: it is made without a call of its own, by ``HeartbeatMiddleware.watch``.
-
-    ``open``: there is a pulse to be ended. ``gone``: the client is known to have left. ``quiet``: nobody else is to
-    hear of a stream.
-    """
-
-    __slots__ = ("gone", "inner_receive", "inner_send", "open", "options", "pulse", "quiet", "scope")
-    gone: bool
-    inner_receive: Receive
-    inner_send: Send
-    open: bool
-    options: PulseOptions
-    pulse: ResponsePulse | None
-    quiet: bool
-    scope: Scope
-
-    async def receive(self) -> Message:
-        """The app's ``receive``."""
-        message = await self.inner_receive()
-        if message["type"] == "http.disconnect":
-            self.left()
-        return message
-
-    def left(self) -> None:
-        """The client has left."""
-        self.gone = True
-        if self.pulse is not None:
-            self.pulse.stop()
-
-    def send(self, message: Message) -> Awaitable[None]:
-        """The app's ``send``. No coroutine of its own: what it returns is the server's, or the pulse's."""
-        if self.pulse is not None:
-            return self.pulse.forward(message)
-        if message["type"] == "http.response.start" and not self.gone:
-            given: RawHeaders | None = message.get("headers")
-            if given is not None and type(given) is not list:
-                given = list(given)
-                message = {**message, "headers": given}
-            for name, value in given or ():
-                if name == b"content-length":  # what states its length is no stream, and most responses do
-                    break
-                if name == b"content-type" or (len(name) == 12 and name.lower() == b"content-type"):
-                    if self.options.known.get(value) is not False and self.options.may_be_stream(value):
-                        return self.send_start(message)
-                    break
-        return self.inner_send(message)
-
-    def send_start(self, message: Message) -> Awaitable[None]:
-        """Send the start of a response that may be a stream."""
-        if self.options.on_stream is not None and not self.quiet:
-            self.options.on_stream(self.scope, message)
-        self.pulse = ResponsePulse(self.options, self.scope, self.inner_receive, self.inner_send)
-        self.open = True
-        return self.pulse.send_start(message)
-
-    async def end(self) -> None:
-        """The app has returned: nothing may be sent any more."""
-        if self.pulse is not None:
-            await self.pulse.end()
-            self.pulse.shortcut = None
-
-
 class Shortcut(Protocol):
     """Sends whole events past the pulse. ``last``: when it last did; ``held``: it must not, for a heartbeat is under
     way."""
@@ -295,7 +236,7 @@ class Shortcut(Protocol):
 class ResponsePulse(Pulse):
     """An HTTP response: a pulse if it proves to be an event stream, and else out of the way."""
 
-    __slots__ = ("begun", "bodiless", "bom", "boundary", "data", "interval", "shortcut")
+    __slots__ = ("alive", "begun", "bodiless", "bom", "boundary", "data", "encoded", "interval", "shortcut")
     boundary: EventBoundary | LineBoundary  # set, as ``data`` is, once the response proves to be a stream
     data: bytes  # the heartbeat
 
@@ -304,6 +245,8 @@ class ResponsePulse(Pulse):
         self.forward = self.send_start
         self.bodiless: bool = scope.get("method") == "HEAD"
         self.interval = options.interval
+        self.alive = False  # it is a stream that something may be put into
+        self.encoded = False  # it would be, but for its Content-Encoding
         self.begun = False  # a heartbeat has been sent
         self.bom = b""  # the beginning of a byte order mark, held back
         self.shortcut: Shortcut | None = None
@@ -317,10 +260,12 @@ class ResponsePulse(Pulse):
         if type(given) is not list:  # any iterable will do for ASGI, but it may be one that can be read only once
             given = list(given)
             message = {**message, "headers": given}
-        if self.looks_alive(message["status"], given):
+        self.alive = self.looks_alive(message["status"], given)
+        if self.alive:
             self.forward = self.send_first
             await self.inner_send(message)
-            self.begin()
+            if self.interval < INFINITY:
+                self.begin()
         else:
             self.stop()
             await self.inner_send(message)
@@ -330,17 +275,20 @@ class ResponsePulse(Pulse):
         kind = headers.media_type(headers.get(given, b"content-type"))
         if kind == EVENT_STREAM:
             self.boundary, self.data = EventBoundary(), self.options.event
-        elif kind in NDJSON and self.options.ndjson:
+        elif kind in NDJSON and (self.options.ndjson or self.options.under_way is not None):
             self.boundary, self.data = LineBoundary(), LINE
+            if not self.options.ndjson:
+                self.interval = INFINITY
         else:
             return False
-        return (
+        endless = (
             not self.bodiless
             and 200 <= status < 300
             and status not in (204, 205)
-            and headers.get(given, b"content-encoding") is None
             and headers.get(given, b"content-length") is None
         )
+        self.encoded = endless and headers.get(given, b"content-encoding") is not None
+        return endless and not self.encoded
 
     async def send_first(self, message: Message) -> None:
         """The app's ``send`` until the first byte of the body. A byte order mark counts at the start of a stream only:

@@ -139,7 +139,10 @@ async def poll(call: Call, log: Log, after: int) -> None:
     """Answer with what there is behind ``after``, waiting for the first of it as long as ``Prefer: wait`` says."""
     inbound, options = call.inbound, call.options
     wait = wait_of(headers.parse_prefer(headers.get_all(call.scope["headers"], b"prefer")))
+    if call.worker.parting and options.store.shared:  # whoever asks again, asks another worker
+        wait = 0.0
     place = log.reader(after)
+    call.worker.polls.add(place)
     timer = None
     inbound.on_change = lambda: place.close() if inbound.gone else None
     inbound.drain()
@@ -168,6 +171,7 @@ async def poll(call: Call, log: Log, after: int) -> None:
     finally:
         if timer is not None:
             timer.cancel()
+        call.worker.polls.discard(place)
         place.close()
 
 

@@ -13,8 +13,9 @@ from ..wire.denial import Denial
 from .answer import Follow, Gone, NoContent, Start
 from .asked import LONE_KEY_LENGTH
 from .call import Call
+from .drain import worker_leaves
 from .intake import Verdict
-from .options import ASYNC_LINGER, CLAIM_WAIT, KEYED_BODY_BYTES
+from .options import ASYNC_LINGER, CANCEL_WAIT, CLAIM_WAIT, KEYED_BODY_BYTES
 from .producer import Producer
 from .reader import Reader
 from .resource import accepted
@@ -156,6 +157,9 @@ async def run(call: Call, start: Start, claim: Claim | None = None, name: str = 
             early.cancel()
     if verdict is Verdict.PASSED:
         await task
+    elif verdict is Verdict.REFUSED:
+        await asyncio.wait([task], timeout=CANCEL_WAIT)
+        await call.deny(worker_leaves(options.retry), soft=True)
     elif call.request.respond_async:
         call.inbound.on_change = None
         producer.linger()
