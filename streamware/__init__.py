@@ -4,6 +4,7 @@ The names below are the public ones; ``streamware.testing`` is public too, for t
 """
 
 from .exceptions import ConfigurationError, StoreError, StoreFull, StoreUnavailable, StreamwareError
+from .middleware.drain import DrainMiddleware
 from .middleware.heartbeat import HeartbeatMiddleware
 from .middleware.resume import ResumeMiddleware
 from .observe import CountingObserver, NullObserver, Observer
@@ -23,6 +24,7 @@ __all__ = (
     "ConfigurationError",
     "CountingObserver",
     "CurrentStream",
+    "DrainMiddleware",
     "Head",
     "HeartbeatMiddleware",
     "Log",

@@ -21,7 +21,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from .middleware.base import Lifecycle
+from .middleware.base import BaseMiddleware, Lifecycle
 from .types import AnyASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger("streamware.lifespan")
@@ -212,13 +212,16 @@ class Hooks:
 
     async def _call(self, middleware: Lifecycle, hook: Callable[[], Awaitable[None]]) -> str:
         name = f"{type(middleware).__name__}: {hook.__name__}"
-        timeout = asyncio.timeout(self._timeout)
+        limit = self._timeout
+        if limit is not None and isinstance(middleware, BaseMiddleware) and hook == middleware.shutdown:
+            limit += middleware.patience
+        timeout = asyncio.timeout(limit)
         try:
             async with timeout:
                 await hook()
         except Exception as exc:
             logger.exception("%s failed", name)
             if timeout.expired():
-                return f"{name} took longer than {self._timeout:g} seconds"
+                return f"{name} took longer than {limit:g} seconds"
             return f"{name} failed: {str(exc) or type(exc).__name__}"
         return ""

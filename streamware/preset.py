@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from .middleware.drain import DrainMiddleware
 from .middleware.heartbeat import HeartbeatMiddleware
 from .middleware.resume import ResumeMiddleware
 from .observe import Observer
@@ -20,14 +21,17 @@ def wrap(
     always: Iterable[str] = (),
     interval: float | None = 15.0,
     linger: float | Mapping[str, float | None] | None = 30.0,
+    grace: float | None = 15.0,
+    deadline: float = 25.0,
+    readiness: str | None = None,
     paths: Iterable[str] | None = None,
     exclude: Iterable[str] | None = None,
     observer: Observer | None = None,
 ) -> Stack:
-    """Wrap ``app`` so that its event streams send heartbeats, survive dropped connections and can be stopped.
+    """Wrap ``app`` so that its event streams send heartbeats, survive drops and deploys, and can be stopped.
 
-    It is a ``Stack`` of ``HeartbeatMiddleware`` and ``ResumeMiddleware``; compose your own where you want other options
-    of theirs, or other middleware in between.
+    It is a ``Stack`` of ``DrainMiddleware``, ``HeartbeatMiddleware`` and ``ResumeMiddleware``; compose your own where
+    you want other options of theirs, or other middleware in between.
 
     :param store: where the logs live; ``None`` (default) is a ``MemoryStore``, which serves one process.
     :param always: glob patterns of paths whose requests may get a log whatever they accept, for clients that do not
@@ -35,15 +39,31 @@ def wrap(
     :param interval: seconds of silence before a heartbeat (default 15: proxies give up after 30 to 60); ``None``: none.
     :param linger: seconds that the app goes on when its last reader has dropped (default 30); 0: none, ``None``: for
         ever; or a mapping of glob patterns to these.
+    :param grace: seconds that streams get to finish once the worker is to end, before those that another worker can go
+        on with are sent there (default 15); ``None``: no drain.
+    :param deadline: seconds after which whatever still runs then is ended as interrupted (default 25).
+    :param readiness: the path that tells a load balancer whether to send requests here; ``None`` (default): none.
     :param paths: glob patterns of the paths to touch; ``None`` (default) touches all.
     :param exclude: glob patterns of paths to leave alone, looked at after ``paths``.
     :param observer: receives the counters.
     """
-    # Both are read by several middlewares: an iterator would be spent after the first.
+    # They are read by several middlewares: an iterator would be spent after the first.
     selected = patterns("wrap", "paths", paths)
     excluded = patterns("wrap", "exclude", exclude)
 
     middleware: list[Middleware] = []
+    if grace is not None:
+        middleware.append(
+            Middleware(
+                DrainMiddleware,
+                grace=grace,
+                deadline=deadline,
+                readiness=readiness,
+                paths=selected,
+                exclude=excluded,
+                observer=observer,
+            )
+        )
     if interval is not None:
         middleware.append(
             Middleware(HeartbeatMiddleware, interval=interval, paths=selected, exclude=excluded, observer=observer)

@@ -13,17 +13,27 @@ KEY = "streamware"
 
 class Record:
     """``rank``: of the innermost middleware entered so far (guards the order). ``entered``: that middleware's name.
-    ``denied``: the answer under way is a refusal that Streamware made, so no log must be made of it."""
+    ``denied``: the answer under way is a refusal that Streamware made, so no log must be made of it. ``drain``: of the
+    worker, for whoever has connections that it may want to end. ``followed``: the response under way is read from a
+    log."""
 
-    __slots__ = ("denied", "entered", "rank")
+    __slots__ = ("denied", "drain", "entered", "followed", "rank")
 
     def __init__(self) -> None:
         self.rank = 0
         self.entered = ""
         self.denied = False
+        self.drain: object = None  # a ``Drain``: not known so far down
+        self.followed = False
 
 
 def record_of(scope: Scope) -> Record | None:
     """The record in ``scope``, or None where no middleware of ours has entered it."""
     record = scope.get(KEY)
     return record if isinstance(record, Record) else None
+
+
+def is_followed(scope: Scope) -> bool:
+    """Whether the response under way is read from a log, as far as a record tells."""
+    record = record_of(scope)
+    return record is not None and record.followed

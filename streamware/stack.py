@@ -8,13 +8,16 @@ of any middleware but its rank, its paths and its hooks.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import ParamSpec, Protocol
 
 from .exceptions import ConfigurationError
 from .lifespan import serve_lifespan
-from .middleware.base import BaseMiddleware, Lifecycle
+from .middleware.base import BaseMiddleware, Lifecycle, Watch
 from .order import Layer, check_order
+from .paths import path_within_mount
 from .types import AnyASGIApp, Receive, Scope, Send
 
 P = ParamSpec("P")
@@ -72,6 +75,31 @@ class Middleware:
         return f"Middleware({', '.join([getattr(self.cls, '__name__', repr(self.cls)), *options])})"
 
 
+@dataclass(frozen=True, slots=True)
+class Short:
+    """The short way through a list: ``watch`` stands for all but the last, ``within`` is the last without its guard.
+
+    It is there where one ``watch`` will do, to whose middleware those further out delegate. Nobody leaves a record on
+    it. It may be gone where no other middleware of ours was ever made in this process: then none is further in, to be
+    misled about the order.
+    """
+
+    watch: Callable[[Scope, Receive, Send], Watch]
+    within: AnyASGIApp
+
+    @classmethod
+    def through(cls, layers: Sequence[Layer]) -> Short | None:
+        """The short way through ``layers``; None where it takes the long one."""
+        own = [layer.own for layer in layers if layer.own is not None]
+        if len(own) != len(layers) or len(own) < 2 or not all(ours.frameless for ours in own[:-1]):
+            return None
+        *outer, inner = own
+        watching = [ours for ours in outer if not ours.delegated]
+        if len(watching) != 1 or not inner.selection.everything or "http" not in inner.scope_types:
+            return None
+        return cls(watching[0].watch, inner.handle)
+
+
 class Stack:
     """An app with middleware around it, the outermost first in the list. It is itself an ASGI app.
 
@@ -112,13 +140,47 @@ class Stack:
         own = [layer.own for layer in layers if layer.own is not None]
         for place, ours in enumerate(own):
             ours.in_stack = True
-            ours.unguarded = any(
-                inner.selection.everything and ours.scope_types <= inner.scope_types for inner in own[place + 1 :]
+            ours.reshape = self._reshape
+            ours.unguarded = frozenset(
+                kind
+                for kind in ours.scope_types
+                if any(inner.selection.everything and kind in inner.scope_types for inner in own[place + 1 :])
             )
+            if ours.drains is not None:
+                for within in own[place + 1 :]:
+                    within.drained_by(ours.drains)
         self._hooks = [ours for ours in own if isinstance(ours, Lifecycle)]
+        for outer, inner in pairwise([None, *(layer.own for layer in layers)]):
+            if inner is not None:
+                inner.joined(outer)
+        self._family = len(own)
+        self._endpoints = {path: app for ours in own for path, app in ours.endpoints.items()}
+        self._own = own
+        self._shortest = Short.through(layers)
+        self._short: Short | None = None
+        self._reshape()
+
+    def _reshape(self) -> None:
+        """Take the short way, unless one of the middlewares wants a frame of its own for now."""
+        self._short = None if any(ours.needs_frame for ours in self._own) else self._shortest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" and _on_asyncio():
+        kind = scope["type"]
+        if self._endpoints and kind == "http" and (own := self._endpoints.get(path_within_mount(scope))) is not None:
+            await own(scope, receive, send)
+            return
+        short = self._short
+        if kind == "http" and short is not None and BaseMiddleware.made == self._family:
+            watch = short.watch(scope, receive, send)
+            try:
+                await short.within(scope, watch.receive, watch.send)
+            except Exception as error:
+                if not watch.forgives(error):
+                    raise
+            finally:
+                if watch.open:
+                    await watch.end()
+        elif kind == "lifespan" and _on_asyncio():
             await serve_lifespan(
                 scope, receive, send, chain=self._chain, own=self._hooks, hook_timeout=self._hook_timeout
             )

@@ -9,6 +9,7 @@ import pytest
 from streamware import (
     ConfigurationError,
     CountingObserver,
+    DrainMiddleware,
     HeartbeatMiddleware,
     MemoryStore,
     ResumeMiddleware,
@@ -36,16 +37,20 @@ def described(stack: Stack) -> dict[object, dict[str, object]]:
     return {entry.cls: dict(entry.kwargs) for entry in stack.middleware}
 
 
-def test_it_is_a_stack_of_heartbeats_and_resume():
+def test_it_is_a_stack_of_drain_heartbeats_and_resume():
     stack = wrap(app)
 
     assert isinstance(stack, Stack)
     assert stack.app is app
-    assert list(described(stack)) == [HeartbeatMiddleware, ResumeMiddleware]
+    assert list(described(stack)) == [DrainMiddleware, HeartbeatMiddleware, ResumeMiddleware]
 
 
 def test_without_an_interval_there_are_no_heartbeats():
-    assert list(described(wrap(app, interval=None))) == [ResumeMiddleware]
+    assert list(described(wrap(app, interval=None))) == [DrainMiddleware, ResumeMiddleware]
+
+
+def test_without_a_grace_there_is_no_drain():
+    assert list(described(wrap(app, grace=None))) == [HeartbeatMiddleware, ResumeMiddleware]
 
 
 def test_options_reach_the_middlewares_that_they_are_for():
@@ -56,6 +61,9 @@ def test_options_reach_the_middlewares_that_they_are_for():
         always=["/v1/*"],
         interval=3,
         linger=5,
+        grace=1,
+        deadline=2,
+        readiness="/ready",
         paths=iter(["/v1/*"]),
         exclude=iter(["/v1/files"]),
         observer=observer,
@@ -63,6 +71,7 @@ def test_options_reach_the_middlewares_that_they_are_for():
 
     common = {"paths": ("/v1/*",), "exclude": ("/v1/files",), "observer": observer}
     assert described(stack) == {
+        DrainMiddleware: {"grace": 1, "deadline": 2, "readiness": "/ready", **common},
         HeartbeatMiddleware: {"interval": 3, **common},
         ResumeMiddleware: {"store": store, "always": ["/v1/*"], "linger": 5, **common},
     }
@@ -72,6 +81,8 @@ def test_options_reach_the_middlewares_that_they_are_for():
     ("options", "text"),
     [
         ({"interval": 0}, "HeartbeatMiddleware: interval must be"),
+        ({"grace": -1}, "DrainMiddleware: grace must be"),
+        ({"deadline": 3}, "DrainMiddleware: deadline must be at least grace"),
         ({"linger": -1}, "ResumeMiddleware: linger must be"),
         ({"paths": "/v1/*"}, "wrap: paths must be a list"),
         ({"exclude": 3}, "wrap: exclude must be a list"),
@@ -106,7 +117,7 @@ async def test_a_wrapped_stream_goes_on_where_its_connection_was_cut():
 
 async def test_at_the_end_of_the_lifespan_nothing_runs_any_more():
     before = asyncio.all_tasks()
-    stack = wrap(app)
+    stack = wrap(app, grace=0, deadline=0.05)
     messages: asyncio.Queue[Message] = asyncio.Queue()
     answers: asyncio.Queue[Message] = asyncio.Queue()
     lifespan = asyncio.ensure_future(stack({"type": "lifespan", "state": {}}, messages.get, answers.put))

@@ -7,12 +7,13 @@ objects that came in. A scope that it does touch is copied once per request, by 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import ClassVar, Protocol, runtime_checkable
 
 from ..exceptions import ConfigurationError
 from ..paths import PathSelection, path_within_mount
 from ..record import KEY, Record
+from ..streams.drain import Drain
 from ..types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger("streamware.lifespan")
@@ -49,6 +50,30 @@ class Lifecycle(Protocol):
         """Release resources. After the wrapped app's own shutdown."""
 
 
+class Watch(Protocol):
+    """What stands for a middleware on one connection, where that needs no frame of its own around the app."""
+
+    @property
+    def open(self) -> bool:
+        """Whether there is anything to ``end``."""
+        ...
+
+    async def receive(self) -> Message:
+        """The app's ``receive``."""
+        ...
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """The app's ``send``."""
+        ...
+
+    def forgives(self, error: Exception) -> bool:
+        """Whether what the app raised says no more than that it was told to end."""
+        ...
+
+    async def end(self) -> None:
+        """The app has returned, or raised."""
+
+
 class BaseMiddleware:
     """An ASGI middleware with ``paths``/``exclude`` and a rank. Subclasses set ``scope_types`` and write ``handle``.
 
@@ -57,7 +82,11 @@ class BaseMiddleware:
     """
 
     rank: ClassVar[int]
+    #: How many were ever made in this process, of any class.
+    made: ClassVar[int] = 0
     scope_types: frozenset[str] = frozenset({"http"})
+    #: Seconds that ``shutdown`` may take by the options, beside what a ``Stack`` allows to any.
+    patience: float = 0.0
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -75,15 +104,52 @@ class BaseMiddleware:
         self.ranks: tuple[int, ...] = (self.rank,)
         #: True where a ``Stack`` calls the hooks of ``Lifecycle``: then the lifespan scope passes through untouched.
         self.in_stack = False
-        #: True where a ``Stack`` has checked the order and another of ours, further in, sees every scope that this one
-        #: does: that one leaves the rank for both, so that the scope is copied once at most.
-        self.unguarded = False
+        #: The scope types of which a ``Stack`` has checked the order, and another of ours, further in, sees every scope
+        #: that this one does: that one leaves the rank for both, so that the scope is copied once at most.
+        self.unguarded: frozenset[str] = frozenset()
+        #: True where the one directly within does for each HTTP connection what this one's ``watch`` would.
+        self.delegated = False
+        #: Set by a ``Stack``: to be called when ``needs_frame`` has changed.
+        self.reshape: Callable[[], None] | None = None
+        BaseMiddleware.made += 1
+
+    # -- in a Stack: what saves frames there, for each costs every request
+
+    def joined(self, outer: BaseMiddleware | None) -> None:
+        """The ``Stack`` is built. ``outer``: the one of ours that this one stands directly within."""
+
+    def drained_by(self, drain: Drain) -> None:
+        """The ``Stack`` is built, and this middleware stands within one that drains the worker."""
+
+    @property
+    def drains(self) -> Drain | None:
+        """The drain of the worker, in the middleware that has it."""
+        return None
+
+    @property
+    def needs_frame(self) -> bool:
+        """Whether one that is ``frameless`` is wanted in its own frame for now; a change is told to ``reshape``."""
+        return False
+
+    @property
+    def endpoints(self) -> Mapping[str, ASGIApp]:
+        """What a ``Stack`` is to answer before any middleware: an app by path within the mount."""
+        return {}
+
+    def watch(self, scope: Scope, receive: Receive, send: Send) -> Watch:
+        """All that this middleware is to one HTTP connection, where it is ``frameless``."""
+        raise NotImplementedError  # for those that say that they are frameless
+
+    @property
+    def frameless(self) -> bool:
+        """Whether every HTTP connection that has no record may be given a ``watch``, in the caller's own frame."""
+        return False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if kind in self.scope_types:
             if self.selection.everything or path_within_mount(scope) in self.selection:
-                if self.unguarded and KEY not in scope:
+                if kind in self.unguarded and KEY not in scope:
                     await self.handle(scope, receive, send)
                     return
                 record: Record | None = scope.get(KEY)

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from ..clock import LoopClock
 from ..exceptions import ConfigurationError
 from ..observe import NullObserver, Observer
-from ..record import KEY
-from ..streams.pulse import COMMENT, INFINITY, Lookout, PulseOptions
+from ..streams.lookout import Lookout
+from ..streams.pulse import COMMENT, INFINITY, PulseOptions
 from ..streams.websocket_pulse import WebSocketPulse
 from ..types import ASGIApp, Clock, Receive, Scope, Send
 from .base import BaseMiddleware
@@ -68,32 +68,38 @@ class HeartbeatMiddleware(BaseMiddleware):
             if wanted
         )
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not self.unguarded or not self.selection.everything or KEY in scope:
-            await super().__call__(scope, receive, send)
-            return
-        # What every request pays: this is ``handle`` without the frames that lead to it.
-        lookout = Lookout(self.options, scope, receive, send)
-        try:
-            await self.app(scope, lookout.receive, lookout.send)
-        finally:
-            if lookout.pulse is not None:
-                await lookout.pulse.end()
+    @property
+    def frameless(self) -> bool:
+        return "http" in self.unguarded and self.selection.everything
+
+    def joined(self, outer: BaseMiddleware | None) -> None:
+        if outer is not None and outer.drains is not None and outer.frameless and self.frameless:
+            self.options.under_way = outer.drains.responses  # one look at a response does for both
+            outer.delegated = True
+
+    def watch(self, scope: Scope, receive: Receive, send: Send) -> Lookout:
+        lookout = Lookout()
+        lookout.options = self.options
+        lookout.scope = scope
+        lookout.inner_receive = receive
+        lookout.inner_send = send
+        lookout.pulse = lookout.listener = None
+        lookout.open = lookout.gone = lookout.quiet = lookout.told = False
+        return lookout
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        watch: Lookout | WebSocketPulse
         if scope["type"] == "http":
-            lookout = Lookout(self.options, scope, receive, send)
-            try:
-                await self.app(scope, lookout.receive, lookout.send)
-            finally:
-                if lookout.pulse is not None:
-                    await lookout.pulse.end()
-            return
-        pulse = WebSocketPulse(self.options, scope, receive, send)
+            watch = self.watch(scope, receive, send)
+        else:
+            watch = WebSocketPulse(self.options, scope, receive, send)
         try:
-            await self.app(scope, pulse.receive, pulse.send)
+            await self.app(scope, watch.receive, watch.send)
+        except Exception as error:
+            if not isinstance(watch, Lookout) or not watch.forgives(error):
+                raise
         finally:
-            await pulse.end()
+            await watch.end()
 
 
 def wrong(option: str, received: object, expected: str) -> ConfigurationError:

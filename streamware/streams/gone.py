@@ -18,7 +18,7 @@ def is_disconnect(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         group = cast(BaseExceptionGroup[BaseException], error)
         return all(is_disconnect(leaf) for leaf in group.exceptions)
-    return isinstance(error, OSError) or type(error).__name__ == "ClientDisconnect"
+    return isinstance(error, OSError) or type(error).__name__ in ("ClientDisconnect", "WebSocketDisconnect")
 
 
 def report(task: asyncio.Task[None], *, told: bool) -> None:

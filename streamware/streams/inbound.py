@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 from ..types import Clock, Message, Receive, Scope
 from ..wire import headers
+from .lookout import Lookout
 
 UNREAD_BYTES = 64 * 1024
 
@@ -26,12 +27,15 @@ class Inbound:
     ``on_change`` is called at every message and at the client's leaving."""
 
     __slots__ = (
-        "_drain", "_pending", "_receive", "_unread", "_watch",
+        "_drain", "_lookout", "_pending", "_receive", "_unread", "_watch",
         "complete", "error", "gone", "on_change", "queue", "released",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
-        self._receive = receive
+        # Heartbeats would look at each message for the client's leaving: we do, and spare the frame in between.
+        lookout: object = getattr(receive, "__self__", None)
+        self._lookout = lookout if isinstance(lookout, Lookout) else None
+        self._receive = receive if self._lookout is None else self._lookout.inner_receive
         self._pending: asyncio.Future[Message] | None = None
         self._unread = 0
         self._watch = False
@@ -74,7 +78,14 @@ class Inbound:
         if self._pending is not None or self.gone or self.released:
             return
         if self._unread < UNREAD_BYTES or self.complete:
-            self._pending = asyncio.ensure_future(self._receive())
+            lookout = self._lookout
+            if lookout is None:
+                self._pending = asyncio.ensure_future(self._receive())
+            elif lookout.told:
+                self._pending = asyncio.get_running_loop().create_future()
+                self._pending.cancel()
+            else:
+                self._pending = lookout.listener = asyncio.ensure_future(self._receive())
             self._pending.add_done_callback(self._arrived)
 
     async def discard(self, clock: Clock, timeout: float) -> None:
@@ -141,16 +152,20 @@ class Inbound:
 
     def _arrived(self, pending: asyncio.Future[Message]) -> None:
         self._pending = None
+        if self._lookout is not None:
+            self._lookout.listener = None
         error = None if pending.cancelled() else pending.exception()  # looked at even where nobody wants it any more
         if self.released:
             return
-        if error is not None or pending.cancelled():  # cancelled by the server: it is done with the connection
+        if error is not None or pending.cancelled():  # by the server, or by us: done with the connection
             self.gone = True
             self.error = error
         else:
             message = pending.result()
             if message["type"] == "http.disconnect":
                 self.gone = True
+                if self._lookout is not None:
+                    self._lookout.left()
             else:
                 if message["type"] == "http.request" and not message.get("more_body", False):
                     self.complete = True

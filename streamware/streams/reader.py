@@ -15,11 +15,13 @@ import logging
 
 import msgspec
 
+from ..record import record_of
 from ..stores.base import Batch, Log, Outcome
 from ..types import Message, Scope, Send
 from ..wire import sse
 from .direct import DirectSend, shortcut
 from .inbound import Inbound
+from .lookout import Lookout
 from .options import DISCARD_WAIT, PACE_SECONDS, Options
 from .producer import Producer
 from .response import error_block
@@ -33,8 +35,8 @@ class Reader:
     """Follows ``log`` from behind event ``after`` over one connection."""
 
     __slots__ = (
-        "_ahead", "_allowance", "_direct", "_due", "_evicted", "_inbound", "_limitless", "_options", "_paced", "_place",
-        "_scope", "_send", "_worker", "eventsource_like", "log", "preface", "producer", "start",
+        "_ahead", "_allowance", "_direct", "_due", "_ending", "_inbound", "_limitless", "_options", "_paced", "_place",
+        "_retry", "_send", "_within", "_worker", "eventsource_like", "log", "preface", "producer", "scope", "start",
     )  # fmt: skip
 
     def __init__(
@@ -46,12 +48,14 @@ class Reader:
         self.preface = preface
         self.eventsource_like = eventsource_like
         self.producer: Producer | None = None  # set where this is the connection that started the stream
-        self._scope = scope
+        self.scope = scope
         self._send = send
         self._inbound = inbound
         self._options = options
         self._worker = worker
-        self._evicted = False
+        self._ending: str | None = None  # why it is ended before its log is
+        self._retry: int | None = None  # it is to go elsewhere, in so many milliseconds
+        self._within = False  # the start of an event too large for the log has gone out, the rest is to come
         self._place = log.reader(after)
         self._limitless = accepts_without_limit(scope)
         self._direct: DirectSend | None = None
@@ -68,9 +72,28 @@ class Reader:
 
     def evict(self) -> None:
         """A newer reader takes this one's place."""
-        self._evicted = True
+        self.end("superseded")
+
+    def end(self, reason: str) -> None:
+        """End so that it does not look complete, for ``reason``."""
+        self._ending = reason
         self._place.close()
         self._go_on()
+
+    @property
+    def may_part(self) -> bool:
+        """Whether its client can read on from another worker, and can be brought to do so."""
+        if not self._options.store.shared or (self.producer is not None and not self._inbound.complete):
+            return False
+        return self.eventsource_like or cuts_visibly(self.scope)
+
+    def part(self, retry: int) -> None:
+        """End between two events, so that the client comes back to another worker: an EventSource in ``retry``
+        milliseconds."""
+        self._retry = retry
+        if not self._within:
+            self._place.close()
+            self._go_on()
 
     async def gap(self) -> int | None:
         """Where the next event there is can be read from, if it is not the one that this reader lacks; before ``run``,
@@ -95,21 +118,25 @@ class Reader:
         try:
             await self._open()
             # In one frame with the wait for events: what a connection costs while nothing happens is what counts.
-            inbound, read, direct, producer = self._inbound, self._place.read, self._direct, self.producer
+            inbound, place, direct, producer = self._inbound, self._place, self._direct, self.producer
             while not inbound.gone:
-                batch, self._ahead = self._ahead or await read(), None
+                batch, self._ahead = self._ahead or await place.read(), None
                 if direct is not None:
                     await direct.settle()
                 if inbound.gone:
                     break
                 if producer is not None and producer.intake.handed_over is not None:
                     handed_over = True
+                    self._follows(False)
                     break
                 if batch is None:
-                    if self._evicted:
-                        await self._cut("superseded")
+                    await self._end_unfinished()
                     break
+                self._within = batch.within
                 if await self._pass_on(batch):
+                    break
+                if self._retry is not None and not self._within:
+                    await self._end_unfinished()
                     break
                 batch = None  # not to be kept for as long as nothing comes
         except Exception:
@@ -127,9 +154,19 @@ class Reader:
             await self._send(start)
         if preface and not self._inbound.gone:
             await self._send({"type": "http.response.body", "body": preface, "more_body": True})
+        self._follows(True)
         way = shortcut(self._send)
         if way is not None:
             self._direct = self._place.sink = DirectSend(*way, self._worker.ticks)
+
+    def _follows(self, follows: bool) -> None:
+        """Tell whoever may want to end the response that it is ours, or no longer."""
+        lookout: object = getattr(self._send, "__self__", None)
+        if isinstance(lookout, Lookout):
+            lookout.list_it(not follows)
+        record = record_of(self.scope)
+        if record is not None:
+            record.followed = follows
 
     async def _pass_on(self, batch: Batch) -> bool:
         """Send what was read. True where that was the last of it."""
@@ -174,10 +211,20 @@ class Reader:
         cursor = f"{self.log.stream}.{self._place.position}"
         await self._end(sse.control_event(outcome.value, {"cursor": cursor}))
 
+    async def _end_unfinished(self) -> None:
+        """The log goes on, this reader does not."""
+        if self._ending is not None:
+            await self._cut(self._ending, torn=self._within)
+        elif self._retry is not None and self.eventsource_like:
+            self._options.observer.count("resume.parted", reason="eventsource")
+            await self._end(b"retry: %d\n\n" % self._retry)
+        elif self._retry is not None:
+            self._options.observer.count("resume.parted", reason="cut")  # ``may_part``: the server can
+
     async def _cut(self, reason: str, *, torn: bool = False) -> None:
         """End so that it does not look complete: where the server can cut, by returning without a final body."""
         self._options.observer.count("resume.cut", reason=reason)
-        if cuts_visibly(self._scope):
+        if cuts_visibly(self.scope):
             return
         error = {"error": {"type": f"streamware.{reason}", "message": f"The stream did not complete: {reason}."}}
         if torn or self.eventsource_like:

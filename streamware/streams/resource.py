@@ -40,7 +40,7 @@ class Poll(msgspec.Struct):
     outcome: str | None
 
 
-_PARAMETER = STREAM_PARAMETER.encode() + b"="
+PARAMETER = STREAM_PARAMETER.encode() + b"="
 
 #: A preflight is the app's own to answer; what else there may be, a stream has no use for.
 METHODS = frozenset({"GET", "HEAD", "DELETE", "POST", "PUT", "PATCH"})
@@ -58,7 +58,7 @@ class Asked:
 def asked_for(scope: Scope) -> Asked | None:
     """What ``scope`` asks of a stream's own URL; None where it is not one."""
     query: bytes = scope.get("query_string", b"")
-    if not query or _PARAMETER not in query or scope["method"] not in METHODS:
+    if not query or PARAMETER not in query or scope["method"] not in METHODS:
         return None
     try:
         fields = parse_qs(query.decode("latin-1"), max_num_fields=1000)
@@ -139,7 +139,10 @@ async def poll(call: Call, log: Log, after: int) -> None:
     """Answer with what there is behind ``after``, waiting for the first of it as long as ``Prefer: wait`` says."""
     inbound, options = call.inbound, call.options
     wait = wait_of(headers.parse_prefer(headers.get_all(call.scope["headers"], b"prefer")))
+    if call.worker.parting and options.store.shared:  # whoever asks again, asks another worker
+        wait = 0.0
     place = log.reader(after)
+    call.worker.polls.add(place)
     timer = None
     inbound.on_change = lambda: place.close() if inbound.gone else None
     inbound.drain()
@@ -168,6 +171,7 @@ async def poll(call: Call, log: Log, after: int) -> None:
     finally:
         if timer is not None:
             timer.cancel()
+        call.worker.polls.discard(place)
         place.close()
 
 

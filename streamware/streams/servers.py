@@ -23,6 +23,19 @@ def accepts_without_limit(scope: Scope) -> bool:
     return not str(scope.get("http_version", "")).startswith("1") and not _is_granian(scope)
 
 
+def spec_version(scope: Scope) -> tuple[int, ...]:
+    """The version of the ASGI specification that the server states for this scope; (2, 0) where it states none."""
+    about: dict[str, str] = scope.get("asgi") or {}
+    stated = about.get("spec_version", "2.0")
+    return tuple(int(part) for part in stated.split(".") if part.isdigit())
+
+
+def takes_any_close_code(scope: Scope) -> bool:
+    """Whether a WebSocket may be closed with any code; daphne raises for all but 1000 and 3000 to 4999. What is not
+    known is treated like it."""
+    return _states_version(scope)
+
+
 def _states_version(scope: Scope) -> bool:
     return "spec_version" in (scope.get("asgi") or {})
 

@@ -13,8 +13,9 @@ from ..wire.denial import Denial
 from .answer import Follow, Gone, NoContent, Start
 from .asked import LONE_KEY_LENGTH
 from .call import Call
+from .drain import worker_leaves
 from .intake import Verdict
-from .options import ASYNC_LINGER, CLAIM_WAIT, KEYED_BODY_BYTES
+from .options import ASYNC_LINGER, CANCEL_WAIT, CLAIM_WAIT, KEYED_BODY_BYTES
 from .producer import Producer
 from .reader import Reader
 from .resource import accepted
@@ -137,8 +138,9 @@ async def run(call: Call, start: Start, claim: Claim | None = None, name: str = 
         options=options,
         worker=call.worker,
     )
+    decided = producer.intake.decided
     if claim is not None:
-        producer.intake.decided.add_done_callback(lambda verdict: settle(call, name, claim.stream, verdict))
+        decided.add_done_callback(lambda verdict: settle(call, name, claim.stream, verdict))
     if call.request.respond_async:
         producer.patience = ASYNC_LINGER
     task = producer.run()
@@ -146,7 +148,7 @@ async def run(call: Call, start: Start, claim: Claim | None = None, name: str = 
     if options.early_start is not None:
         early = options.clock.call_later(options.early_start, producer.intake.start_early)
     try:
-        verdict = await asyncio.shield(producer.intake.decided)
+        verdict = await asyncio.shield(decided)
     except asyncio.CancelledError:
         await producer.caller_cancelled()
         raise
@@ -155,6 +157,9 @@ async def run(call: Call, start: Start, claim: Claim | None = None, name: str = 
             early.cancel()
     if verdict is Verdict.PASSED:
         await task
+    elif verdict is Verdict.REFUSED:
+        await asyncio.wait([task], timeout=CANCEL_WAIT)
+        await call.deny(worker_leaves(options.retry), soft=True)
     elif call.request.respond_async:
         call.inbound.on_change = None
         producer.linger()
@@ -185,5 +190,5 @@ def first_reader(call: Call, start: Start, producer: Producer) -> Reader | None:
     reader = call.reader(log, 0, head, preface + intake.preface)
     intake.release_start()
     reader.producer = producer
-    producer.on_gone = reader.gone
+    producer.reader = reader
     return reader

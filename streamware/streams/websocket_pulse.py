@@ -16,6 +16,7 @@ import contextlib
 
 from ..types import Message, Receive, Scope, Send
 from .pulse import INFINITY, Pulse, PulseOptions
+from .servers import spec_version
 
 # As HTTP's 408. Of 1000 and 3000 to 4999, the codes that every server lets through: daphne raises for the others.
 IDLE_CODE = 4408
@@ -144,9 +145,3 @@ class WebSocketPulse(Pulse):
 def disconnect() -> Message:
     """What the app gets when this pulse has closed the connection."""
     return {"type": "websocket.disconnect", "code": IDLE_CODE, "reason": IDLE_REASON}
-
-
-def spec_version(scope: Scope) -> tuple[int, ...]:
-    """The version of the ASGI specification that the server states for this scope; (2, 0) where it states none."""
-    stated = scope.get("asgi", {}).get("spec_version", "2.0")
-    return tuple(int(part) for part in stated.split(".") if part.isdigit())

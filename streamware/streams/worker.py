@@ -1,14 +1,25 @@
-"""The producers of this worker: who runs, who runs with no reader, and how they end with it."""
+"""The producers and readers of this worker: who runs, who runs with no reader, and how they end with it.
+
+While the worker drains, nothing counts against the bounds on apps without a reader: their readers were sent away on
+purpose, and come back elsewhere. What bounds them then is the drain's deadline.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
 
-from ..stores.base import Outcome
+from ..stores.base import LogReader, Outcome
+from ..types import Scope
+from ..wire import headers
+from ..wire.cursor import parse_cursor, stream_tag
 from .direct import Ticks
+from .drain import Terms
 from .options import CANCEL_WAIT, Options
+from .response import STREAM_PARAMETER
 
 if TYPE_CHECKING:
     from .producer import Producer
@@ -19,6 +30,8 @@ INNER_TAGS = 64
 
 class Worker:
     """``leaving``: set once this worker is on its way out, so that streams cut short now count as interrupted.
+    ``terms``: of the drain that it is in. ``parting``: its readers are sent elsewhere, where they can be. ``over``: its
+    time is up. ``polls``: the places in logs of the long polls that wait.
     ``inner_tags``: store tags seen in streams with ids of another Streamware further in (we are its gateway)."""
 
     def __init__(self, options: Options) -> None:
@@ -26,10 +39,14 @@ class Worker:
         self.producers: set[Producer] = set()
         self.inner_tags: set[str] = set()
         self.leaving = False
+        self.terms: Terms | None = None
+        self.parting = False
+        self.over = False
+        self.polls: set[LogReader] = set()
         self.ticks = Ticks()
         self._detached: OrderedDict[Producer, None] = OrderedDict()
         self._detached_of: dict[str, OrderedDict[Producer, None]] = {}
-        self._readers: dict[str, list[Reader]] = {}
+        self._readers: dict[str, tuple[Reader, ...]] = {}
         self._kept: set[asyncio.Task[None]] = set()
 
     @property
@@ -52,6 +69,8 @@ class Worker:
     def detach(self, producer: Producer) -> None:
         """``producer`` has lost its last reader. Over a bound, the one that has been without for longest is told."""
         self._detached[producer] = None
+        if self.terms is not None:
+            return
         options = self._options
         if producer.identity.known:
             own = self._detached_of.setdefault(producer.identity.account, OrderedDict())
@@ -81,20 +100,91 @@ class Worker:
 
     def enter(self, reader: Reader) -> None:
         """``reader`` begins to follow its log; over the bound the oldest is ended."""
-        readers = self._readers.setdefault(reader.log.stream, [])
-        readers.append(reader)
+        stream = reader.log.stream
+        readers = (*self._readers.get(stream, ()), reader)
         if len(readers) > self._options.max_readers:
             self._options.observer.count("resume.reader_ended", reason="max_readers")
-            readers.pop(0).evict()
+            oldest, *others = readers
+            self._readers[stream] = tuple(others)
+            oldest.evict()
+        else:
+            self._readers[stream] = readers
+        if self.parting:
+            asyncio.get_running_loop().call_soon(self._send_away, reader)
 
     def leave(self, reader: Reader) -> None:
         """``reader`` has ended."""
-        readers = self._readers.get(reader.log.stream)
-        if readers is not None:
-            if reader in readers:
-                readers.remove(reader)
-            if not readers:
-                del self._readers[reader.log.stream]
+        stream = reader.log.stream
+        left = tuple(other for other in self._readers.pop(stream, ()) if other is not reader)
+        if left:
+            self._readers[stream] = left
+
+    # -- drain: as ``drain.Party``
+
+    def drain(self, terms: Terms) -> None:
+        self.leaving = True
+        self.terms = terms
+
+    def stay(self) -> None:
+        self.leaving = self.parting = self.over = False
+        self.terms = None
+
+    def part(self) -> Iterator[None]:
+        self.parting = True
+        for reader in [reader for readers in list(self._readers.values()) for reader in readers]:
+            self._send_away(reader)
+            yield
+        if self._options.store.shared:
+            for place in list(self.polls):  # they are answered with what there is: nothing, and the cursor to go on
+                place.close()
+
+    def _send_away(self, reader: Reader) -> None:
+        if self.terms is None or not self.terms.concerns(reader.scope):
+            return
+        if self.over:
+            reader.end("draining")
+        elif reader.may_part:
+            reader.part(self.terms.retry())
+
+    @property
+    def patience(self) -> float:
+        """The least seconds to linger, whatever an app's own are: readers that were sent away come back elsewhere."""
+        return self.terms.left() if self.terms is not None and self.parting else 0.0
+
+    def cut_off(self) -> Iterator[None]:
+        terms = self.terms
+        if terms is None:
+            return
+        self.over = True
+        for producer in list(self.producers):
+            if terms.concerns(producer.scope) and producer.give_up():
+                yield
+        for reader in [reader for readers in list(self._readers.values()) for reader in readers]:
+            if terms.concerns(reader.scope) and reader.log.outcome is None:  # another worker goes on producing it
+                reader.end("draining")
+                yield
+
+    def is_needed(self, scope: Scope) -> bool:
+        store = self._options.store
+        if store.shared:
+            return False
+        given = scope.get("headers") or ()
+        cursor = parse_cursor(headers.combined(given, b"last-event-id"))
+        if cursor is not None:
+            return cursor.tag == store.tag
+        if headers.get(given, b"idempotency-key") is not None:
+            return True
+        stream = parse_qs(scope.get("query_string", b"").decode("latin-1")).get(STREAM_PARAMETER, [""])[0]
+        return bool(stream) and stream_tag(stream) == store.tag
+
+    async def run_out(self) -> None:
+        while tasks := [
+            producer.task
+            for producer in self.producers
+            if producer.task is not None and (self._options.store.shared or producer.is_read)
+        ]:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.sleep(0)  # ``producers`` is told by the tasks' callbacks
 
     # -- the end
 

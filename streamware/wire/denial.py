@@ -88,6 +88,16 @@ async def deny(scope: Scope, send: Send, denial: Denial, *, soft: bool = False) 
         await send(message)
 
 
+async def deny_websocket(scope: Scope, send: Send, denial: Denial) -> None:
+    """Refuse a WebSocket's handshake: by an HTTP response where the server can, else by a close before the accept,
+    of which it makes a bare 403."""
+    if "websocket.http.response" not in (scope.get("extensions") or {}):
+        await send({"type": "websocket.close", "code": 1000, "reason": ""})
+        return
+    for message in denial_messages({**scope, "method": "GET"}, denial):
+        await send({**message, "type": message["type"].replace("http.", "websocket.http.")})
+
+
 def _problem(denial: Denial) -> dict[str, str | int | None]:
     problem: dict[str, str | int | None] = {"type": denial.type, "title": denial.title, "status": denial.status}
     if denial.detail:

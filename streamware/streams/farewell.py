@@ -1,0 +1,127 @@
+"""Ends a response that has no log, in the app's place, so that it does not look complete.
+
+Rules:
+
+1. It ends between two events: at once where it stands there, else behind the message that gets it there, else, after
+   ``PATIENCE`` seconds, in the middle of one, which parsers drop.
+2. What is said last: an EventSource, that comes back after any end, gets a control event; others an ``error`` event, or
+   a line of NDJSON. A response that nothing can be put into (encoded) is cut, where the server cuts; else it is left.
+3. The app is told as by a client that leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import msgspec
+
+from ..types import Message, Scope
+from ..wire import sse
+from ..wire.boundary import LineBoundary
+from ..wire.denial import is_eventsource_like
+from .lookout import Lookout
+from .pulse import ResponsePulse
+from .response import error_block
+from .servers import cuts_visibly
+
+logger = logging.getLogger("streamware.drain")
+
+#: Seconds that an app in the middle of an event gets to end it, and that a client gets to take what is said last.
+PATIENCE = 2.0
+
+REASON = "draining"
+TEXT = "The stream did not complete: its server is being replaced."
+
+
+class Farewell:
+    """The end of one response. ``said``: it is over."""
+
+    __slots__ = ("_forward", "_lookout", "_pulse", "_retry", "_waiter", "said")
+
+    def __init__(self, lookout: Lookout, pulse: ResponsePulse, retry: int) -> None:
+        self._lookout = lookout
+        self._pulse = pulse
+        self._retry = retry
+        self._forward = pulse.forward  # before it is stopped: what the next message of the app needs
+        self._waiter: asyncio.Future[None] | None = None
+        self.said = False
+
+    async def say(self) -> bool:
+        """End the response. False where there is nothing that could be done: it has ended, or is to be left."""
+        pulse, lookout = self._pulse, self._lookout
+        if lookout.gone or lookout.told:
+            return False
+        if not pulse.alive:
+            if pulse.encoded and cuts_visibly(lookout.scope):
+                self.said = True
+                lookout.tell()
+            return self.said
+        if pulse.stopped:  # its final message has been sent
+            return False
+        pulse.stop()
+        pulse.forward = self.send
+        await pulse.turn()
+        for _ in range(2):  # a message of the app that waited for the same heartbeat goes first
+            await asyncio.sleep(0)
+        if self.said:
+            return True
+        if self._is_between:
+            await self._end(self._last_words())
+            return True
+        self._waiter = asyncio.get_running_loop().create_future()
+        await asyncio.wait([self._waiter], timeout=PATIENCE)
+        if not self.said:
+            await self._give_up()
+        return True
+
+    async def send(self, message: Message) -> None:
+        """The app's ``send`` while its response is about to be ended."""
+        if self.said:
+            await self._lookout.send_late(message)
+            return
+        await self._forward(message)
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            self.said = True  # the app has ended it itself
+        elif self._is_between:
+            await self._end(self._last_words())
+        if self.said and self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    @property
+    def _is_between(self) -> bool:
+        return not self._pulse.sending and self._pulse.boundary.between
+
+    async def _give_up(self) -> None:
+        """The app did not come to the end of its event, or its client does not read."""
+        if self._pulse.sending or cuts_visibly(self._lookout.scope):
+            self.said = True
+            self._lookout.tell()
+        else:
+            await self._end(b"")
+
+    async def _end(self, last_words: bytes) -> None:
+        if self.said:
+            return
+        self.said = True
+        message: Message = {"type": "http.response.body", "body": last_words, "more_body": False}
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._pulse.inner_send(message)
+        except Exception:  # the client has left, or takes nothing
+            logger.debug("a response could not be ended", exc_info=True)
+        finally:
+            self._lookout.tell()
+
+    def _last_words(self) -> bytes:
+        return last_words(self._lookout.scope, self._retry, lines=isinstance(self._pulse.boundary, LineBoundary))
+
+
+def last_words(scope: Scope, retry: int, *, lines: bool) -> bytes:
+    """What a client is told whose stream cannot go on."""
+    error = {"error": {"type": f"streamware.{REASON}", "message": TEXT}}
+    if lines:
+        return msgspec.json.encode(error) + b"\n"
+    if is_eventsource_like(scope):
+        return b"retry: %d\n" % retry + sse.control_event("interrupted", {"reason": REASON})
+    return error_block(error) + b"\n"

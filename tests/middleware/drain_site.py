@@ -1,0 +1,144 @@
+"""Workers that drain, for tests: an app whose responses the test writes behind drain, heartbeats and Resume.
+
+A ``Place`` is one worker on a ``FakeClock``, composed in one of the ways of ``WAYS``; several may share a store and a
+clock. When it closes it checks that no timer, task or exception is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from streamware import DrainMiddleware, HeartbeatMiddleware, MemoryStore, Middleware, ResumeMiddleware, Stack
+from streamware.middleware.base import BaseMiddleware, Lifecycle
+from streamware.observe import CountingObserver
+from streamware.streams.drain import Phase
+from streamware.testing import FakeClock, settle
+from streamware.types import ASGIApp
+from tests.middleware.resume_site import EVENTSOURCE, READER, Run, SiteConnection, Stage
+
+#: ``short``: a ``Stack`` on its short way; ``long``: as among other middleware of ours; ``mute``: without heartbeats;
+#: ``nested``: without a ``Stack``, as frameworks do.
+WAYS = ("short", "long", "mute", "nested")
+
+GRACE, DEADLINE, RETRY = 10.0, 30.0, 4.0
+
+
+class SharedStore(MemoryStore):
+    """A store that the workers of a test share."""
+
+    shared = True
+
+
+class Place:
+    """One worker."""
+
+    def __init__(
+        self, app: ASGIApp | None = None, *, way: str = "short", clock: FakeClock | None = None,
+        store: MemoryStore | None = None, resume: Mapping[str, Any] | None = None, **drain: Any,
+    ) -> None:  # fmt: skip
+        self.clock = clock or FakeClock()
+        self.own_clock = clock is None
+        self.observer = CountingObserver()
+        self.stage = Stage()
+        self.way = way
+        self.store = SharedStore(clock=self.clock) if store is None else store
+        inner = app or self.stage
+        common: dict[str, Any] = {"clock": self.clock, "observer": self.observer}
+        drained = {"grace": GRACE, "deadline": DEADLINE, "retry": RETRY, "signals": (), **common, **drain}
+        resumed = {"store": self.store, **common, **(resume or {})}
+        if way == "nested":
+            self.resume = ResumeMiddleware(inner, **resumed)
+            self.drain = DrainMiddleware(HeartbeatMiddleware(self.resume, interval=7, **common), **drained)
+            self.app: ASGIApp = self.drain
+            self.hooks: list[Lifecycle] = [self.drain, self.resume]
+        else:
+            beats = [] if way == "mute" else [Middleware(HeartbeatMiddleware, interval=7, **common)]
+            listed = [Middleware(DrainMiddleware, **drained), *beats, Middleware(ResumeMiddleware, **resumed)]
+            self.stack = Stack(inner, middleware=listed)
+            (self.drain,) = [own for own in self.stack._own if isinstance(own, DrainMiddleware)]
+            (self.resume,) = [own for own in self.stack._own if isinstance(own, ResumeMiddleware)]
+            self.app = self.stack
+            self.hooks = list(self.stack._hooks)
+        self.connections: list[SiteConnection] = []
+        self.troubles: list[str] = []
+
+    async def __aenter__(self) -> Self:
+        self._tasks = asyncio.all_tasks()
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: self.troubles.append(str(context)))
+        for hook in self.hooks:
+            await hook.startup()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for connection in self.connections:
+            await connection.aclose()
+        for run in self.stage.runs:
+            if not run.over.is_set():
+                run.begin(None)
+        await settle()
+        await self.drain.aclose()
+        await self.resume.aclose()
+        await settle()
+        if error is None:
+            self.check()
+
+    def check(self) -> None:
+        """What must hold when everything has ended."""
+        for connection in self.connections:
+            connection.check()
+            assert connection.exception is None or connection.was_cancelled, connection.exception
+        assert not self.troubles, self.troubles
+        assert not self.drain.drains.responses
+        assert not self.drain.drains.sockets
+        assert not self.resume._worker.producers
+        assert not self.resume._worker.polls
+        if self.own_clock:
+            assert self.clock.timers == 0, "timers are left behind"
+            assert not (left := asyncio.all_tasks() - self._tasks), left
+
+    @property
+    def phase(self) -> Phase:
+        return self.drain.drains.phase
+
+    def connect(
+        self, path: str = "/chat", *, headers: Mapping[str, str] | Iterable[tuple[str, str]] = READER,
+        cursor: str | None = None, **options: Any,
+    ) -> SiteConnection:  # fmt: skip
+        """Begin a request. ``cursor`` goes into ``Last-Event-ID``."""
+        if self.way == "short":
+            self.stack._family = BaseMiddleware.made
+        given = list(headers.items() if isinstance(headers, Mapping) else headers)
+        if cursor is not None:
+            given.append(("last-event-id", cursor))
+        connection = SiteConnection(self.app, path=path, headers=given, **options)
+        self.connections.append(connection)
+        connection.open()
+        return connection
+
+    async def run(self, number: int = 1) -> Run:
+        return await self.stage.run(number)
+
+    async def started(self, *words: str, **options: Any) -> tuple[SiteConnection, Run]:
+        """A stream that has said ``words`` to its first reader."""
+        number = len(self.stage.runs) + 1
+        connection = self.connect(**options)
+        run = await self.run(number)
+        await run.stream(*words)
+        await connection.events(len(words))
+        return connection, run
+
+    async def streaming(self, kind: str, *words: str, **options: Any) -> tuple[SiteConnection, Run]:
+        """The same, asked for by ``kind`` of client."""
+        return await self.started(*words, headers=KINDS[kind], **options)
+
+    def counted(self, name: str, reason: str = "") -> int:
+        return self.observer.counts.get((name, reason), 0)
+
+
+#: Clients: a browser's EventSource, a script that accepts event streams, one that gets one without asking for it.
+KINDS: dict[str, dict[str, str]] = {"eventsource": EVENTSOURCE, "script": READER, "unlogged": {"accept": "*/*"}}
