@@ -1,7 +1,7 @@
 """The server processes: one app in three variants, each under uvicorn in a process of its own.
 
-``starlette``: the app bare, its event streams being ``StreamingResponse``s. ``streamware``: the very same app inside a
-``Stack`` of ``HeartbeatMiddleware`` and ``ResumeMiddleware``. ``sse-starlette``: its ``EventSourceResponse``, with ids.
+``starlette``: the app bare, its event streams being ``StreamingResponse``s. ``streamware``: the very same app inside
+``wrap``: drain, heartbeats and Resume. ``sse-starlette``: its ``EventSourceResponse``, with ids.
 
 Run as a module, it is such a process: it serves until its standard input is closed, and prints the port that it got.
 """
@@ -91,9 +91,9 @@ def build(variant: str) -> Any:
     app = Starlette(routes=[Route("/plain", plain), Route("/{kind}", stream)])
     if variant != "streamware":
         return app
-    from streamware import HeartbeatMiddleware, Middleware, ResumeMiddleware, Stack
+    from streamware import wrap
 
-    return Stack(app, middleware=[Middleware(HeartbeatMiddleware), Middleware(ResumeMiddleware)])
+    return wrap(app)
 
 
 class ServerProcess:
