@@ -28,8 +28,8 @@ from .sqlite_file import transaction
 from .sqlite_fresh import Fresh, NewRow
 
 #: So much of ours in ``fresh`` is enough: to read there means to look at all of it.
-MERGE_ROWS = 30_000
-MERGE_BYTES = 8 * 1024 * 1024
+MERGE_ROWS = 15_000
+MERGE_BYTES = 4 * 1024 * 1024
 MERGE_SECONDS = 2.0
 #: Rows of ``fresh`` stay so long at least.
 FRESH_SECONDS = 0.3
