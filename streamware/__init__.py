@@ -12,6 +12,7 @@ from .preset import wrap
 from .stack import Middleware, Stack
 from .stores.base import Batch, Claim, Head, Log, LogReader, Outcome, ProducerLog, Store, Tombstone
 from .stores.memory import MemoryStore
+from .stores.sqlite import SQLiteStore
 from .streams.current import CurrentStream, Usage, current_stream
 
 __version__ = "0.1.0"
@@ -34,6 +35,7 @@ __all__ = (
     "Outcome",
     "ProducerLog",
     "ResumeMiddleware",
+    "SQLiteStore",
     "Stack",
     "Store",
     "StoreError",

@@ -127,6 +127,7 @@ async def test_a_settled_key_lives_as_long_as_its_log_and_not_beyond_its_tombsto
     await world.clock.advance(10_000)
     assert not (await world.store.claim("key", b"body", world.stream())).won, "a running stream has no time to live"
     log.close(outcome)
+    await world.stored()
     await world.clock.advance(299)
     claim = await world.store.claim("key", b"body", world.stream())
     assert (claim.won, claim.settled, claim.stream) == (False, True, log.stream)
