@@ -243,7 +243,7 @@ class LocalLog(MemoryLog):
         return (PatientReader if self._durable else MemoryReader)(self, after, self._written_up_to(after))
 
     def idle(self, place: MemoryReader, sink: Sink) -> None:
-        if not self._durable:  # else what is fresh is in no store yet: the acknowledgement wakes the reader
+        if not self._durable:  # what is fresh is in no store yet: the acknowledgement wakes the reader
             super().idle(place, sink)
 
     def _find_foremost(self) -> None:

@@ -15,6 +15,7 @@ import logging
 
 import msgspec
 
+from ..exceptions import StoreUnavailable
 from ..record import record_of
 from ..stores.base import Batch, Log, Outcome
 from ..types import Message, Scope, Send
@@ -139,6 +140,8 @@ class Reader:
                     await self._end_unfinished()
                     break
                 batch = None  # not to be kept for as long as nothing comes
+        except StoreUnavailable:
+            await self._give_up()
         except Exception:
             logger.debug("a connection was lost in the middle of a send", exc_info=True)
         finally:
@@ -220,6 +223,14 @@ class Reader:
             await self._end(b"retry: %d\n\n" % self._retry)
         elif self._retry is not None:
             self._options.observer.count("resume.parted", reason="cut")  # ``may_part``: the server can
+
+    async def _give_up(self) -> None:
+        """What comes next cannot be read for now: let the client go, to find a worker that can."""
+        try:
+            if not self._inbound.gone:
+                await self._cut("store_unavailable")
+        except Exception:
+            logger.debug("a connection was lost as it was ended", exc_info=True)
 
     async def _cut(self, reason: str, *, torn: bool = False) -> None:
         """End so that it does not look complete: where the server can cut, by returning without a final body."""

@@ -172,8 +172,14 @@ async def run(call: Call, start: Start, claim: Claim | None = None, name: str = 
 def settle(call: Call, name: str, stream: str, verdict: asyncio.Future[Verdict]) -> None:
     """The run that holds the key has proved to be a stream, or none."""
     started = not verdict.cancelled() and verdict.result() is Verdict.LOGGED
-    settling = call.options.store.settle(name, stream, started)
-    call.worker.keep(asyncio.get_running_loop().create_task(settling))
+    call.worker.keep(asyncio.get_running_loop().create_task(_settle(call, name, stream, started)))
+
+
+async def _settle(call: Call, name: str, stream: str, started: bool) -> None:
+    try:
+        await call.options.store.settle(name, stream, started)
+    except StoreUnavailable:  # duplicates wait, are told 409, and find the key free or settled when the store is back
+        call.options.observer.count("resume.unsettled")
 
 
 def first_reader(call: Call, start: Start, producer: Producer) -> Reader | None:
