@@ -23,6 +23,7 @@ from examples.chat import voice
 from .balancer import Backend, Balancer
 from .redis_server import RedisServer
 from .terminal import keys
+from .worker import READINESS
 
 ROOT = Path(__file__).resolve().parents[2]
 STARTS_WITHIN = 30.0
@@ -182,7 +183,7 @@ async def serve(front: socket.socket, workers: int, pace: float) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, over.set)
     with RedisServer() as redis:
-        async with Balancer(front, path="/v1/models") as balancer:
+        async with Balancer(front, path=READINESS) as balancer:
             cluster = Cluster(balancer, redis.url, pace=pace, say=say)
             try:
                 starting = asyncio.gather(*(cluster.start(chr(ord("A") + i)) for i in range(workers)))

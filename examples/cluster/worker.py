@@ -21,6 +21,8 @@ from examples.chat.app import create_app, provider_from_environment
 from streamware import RedisStore, wrap
 from streamware.types import ASGIApp, Message, Receive, Scope, Send
 
+READINESS = "/readyz"
+
 
 class ServedBy:
     """Says in every response which worker gave it: in a header for ``fetch`` and ``curl``, and in a cookie, since an
@@ -49,7 +51,9 @@ class ServedBy:
 def application(redis: str, name: str, pace: float) -> ASGIApp:
     """The chat as every worker serves it."""
     chat = create_app(pace, provider_from_environment())
-    return ServedBy(wrap(chat, store=RedisStore(redis), always=["/v1/*"]), name)
+    # A deploy moves what runs after a second; what has moved is written to its end here, for 40 seconds at most.
+    wrapped = wrap(chat, store=RedisStore(redis), always=["/v1/*"], grace=1.0, deadline=40.0, readiness=READINESS)
+    return ServedBy(wrapped, name)
 
 
 def end_with_parent() -> None:
@@ -74,7 +78,7 @@ def main() -> None:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", given.port))
-    config = uvicorn.Config(served, log_level="warning", timeout_graceful_shutdown=60)
+    config = uvicorn.Config(served, log_level="warning", timeout_graceful_shutdown=50)
     print(listener.getsockname()[1], flush=True)
     end_with_parent()
     uvicorn.Server(config).run(sockets=[listener])

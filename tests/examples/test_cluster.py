@@ -134,6 +134,20 @@ class Listener:
         return self.text == "".join(WORDS) and self.numbers == list(range(1, len(WORDS) + 2))
 
 
+async def test_an_answer_goes_on_while_its_worker_is_restarted() -> None:
+    async with cluster("--pace", "60") as demo, httpx.AsyncClient(timeout=30) as http:
+        listener = Listener()
+        await listener.listen(http, demo.url, until=40)
+        listening = asyncio.create_task(listener.listen(http, demo.url))
+        demo.press("r")
+        await demo.says("gets SIGTERM")
+        async with asyncio.timeout(50):
+            await listening
+
+    assert listener.whole
+    assert set(listener.events) == {"message", "done"}
+
+
 async def test_a_worker_that_only_reads_an_answer_can_be_killed() -> None:
     async with cluster("--pace", "60") as demo, httpx.AsyncClient(timeout=30) as http:
         listener = Listener()

@@ -62,6 +62,22 @@ async def assert_whole(page: Page, via: str) -> None:
 
 
 @pytest.mark.parametrize("via", WHOLE)
+async def test_an_answer_goes_on_in_the_page_while_its_worker_is_restarted(demo: Demo, page: Page, via: str) -> None:
+    first = await ask(page, demo, via)
+
+    demo.press("r")
+    await demo.says(f"{first} gets SIGTERM")
+    second = await other_worker(page, than=first)
+    demo.press("r")
+    await demo.says(f"{second} gets SIGTERM")
+    third = await other_worker(page, than=second)
+
+    await assert_whole(page, via)
+    assert first in ("A1", "B1")
+    assert third != second
+
+
+@pytest.mark.parametrize("via", WHOLE)
 async def test_an_answer_goes_on_in_the_page_when_the_worker_that_reads_it_is_killed(
     demo: Demo, page: Page, via: str
 ) -> None:

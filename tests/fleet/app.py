@@ -17,11 +17,22 @@ import time
 from urllib.parse import parse_qs
 
 from examples import content
-from streamware import RedisStore, SQLiteStore, Store, wrap
+from streamware import (
+    DrainMiddleware,
+    HeartbeatMiddleware,
+    Middleware,
+    RedisStore,
+    ResumeMiddleware,
+    SQLiteStore,
+    Stack,
+    Store,
+)
 from streamware.types import Receive, Scope, Send
 
 #: Seconds after which an EventSource is to come back: long enough to be a pause, short enough for many of them.
 RETRY = 0.5
+DEADLINE = 30.0
+READINESS = "/readyz"
 
 
 class Ledger:
@@ -89,8 +100,14 @@ def store() -> Store:
     return RedisStore(where) if "://" in where else SQLiteStore(where)
 
 
-def wrapped() -> object:
-    return wrap(app, store=store(), always=["/generate"])
+def wrapped() -> Stack:
+    """A short grace, so that streams move rather than end; a deadline that lets what moved be produced whole."""
+    middleware = [
+        Middleware(DrainMiddleware, grace=0.5, deadline=DEADLINE, retry=RETRY, readiness=READINESS),
+        Middleware(HeartbeatMiddleware),
+        Middleware(ResumeMiddleware, store=store(), always=["/generate"], retry=RETRY),
+    ]
+    return Stack(app, middleware=middleware)
 
 
 application = wrapped() if "FLEET_STORE" in os.environ else None

@@ -30,7 +30,8 @@ class Runs:
 class Verdict:
     """All streams of a run, held against what the app says. ``twice``: streams that the app was called for again once
     their client had a cursor or a key. ``unheard``: calls of the app that no client had anything of, since its
-    connection broke before its first byte; an EventSource has no key to find such a stream again."""
+    connection broke before its first byte; an EventSource has no key to find such a stream again. ``moves``: reconnects
+    that went on with a stream."""
 
     streams: int = 0
     whole: int = 0
@@ -42,6 +43,7 @@ class Verdict:
     unheard: int = 0
     failures: int = 0
     reconnects: int = 0
+    moves: int = 0
     gaps: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -58,7 +60,7 @@ class Verdict:
         return (
             f"{self.streams} streams: {self.whole} whole, {self.interrupted} interrupted, {self.lost} events lost, "
             f"{self.repeated} repeated, {self.inexact} inexact, {self.twice} run twice, {self.unheard} unheard, "
-            f"{self.failures} failures; {self.reconnects} reconnects, "
+            f"{self.failures} failures; {self.reconnects} reconnects, {self.moves} of them read on, "
             f"silent for {middle:.2f} s in the median, {self.gap(0.99):.2f} at p99, {self.gap(1.0):.2f} at most"
         )
 
@@ -72,6 +74,7 @@ def judge(reports: Iterable[Report], runs: Runs, killed: set[int]) -> Verdict:
         verdict.lost += reading.lost
         verdict.repeated += reading.repeated
         verdict.reconnects += report.connections - 1
+        verdict.moves += len(report.gaps)
         callers = runs.begun.get(report.runs[-1], [])
         if report.cut_short and killed.intersection(callers):
             report.end = "interrupted"  # it came back when the log was closed, and was told that nothing follows

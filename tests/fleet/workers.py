@@ -16,19 +16,20 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from examples.cluster.balancer import Backend, Balancer
+from tests.fleet.app import READINESS
 from tests.servers.launch import Certificates
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_WITHIN = 40.0
 ATTEMPTS = 3
 #: A worker that was told to leave is gone in so many seconds: the drain's deadline, and some more.
-LEAVES_WITHIN = 60.0
+LEAVES_WITHIN = 50.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class Kind:
         return [sys.executable, "-m", *(part.format(**values) for part in given)]
 
 
-_HYPERCORN = ("hypercorn", "{app}", "--bind", "127.0.0.1:{port}", "--graceful-timeout", "50")
+_HYPERCORN = ("hypercorn", "{app}", "--bind", "127.0.0.1:{port}", "--graceful-timeout", "40")
 
 KINDS = {
     kind.name: kind
@@ -57,13 +58,13 @@ KINDS = {
         Kind(
             "uvicorn",
             ("uvicorn", "{app}", "--host", "127.0.0.1", "--port", "{port}", "--log-level", "warning",
-             "--timeout-graceful-shutdown", "50"),
+             "--timeout-graceful-shutdown", "40"),
             limit=("--workers", "2", "--limit-max-requests", "{requests}"),
         ),
         Kind(
             "gunicorn",
             ("gunicorn", "{app}", "--bind", "127.0.0.1:{port}", "--worker-class", "uvicorn_worker.UvicornWorker",
-             "--log-level", "warning", "--graceful-timeout", "50"),
+             "--log-level", "warning", "--graceful-timeout", "40"),
             limit=("--workers", "2", "--max-requests", "{requests}", "--max-requests-jitter", "20"),
         ),
         Kind("hypercorn", (*_HYPERCORN, "--workers", "0")),
@@ -77,7 +78,7 @@ KINDS = {
         Kind(
             "granian",
             ("granian", "--interface", "asgi", "--host", "127.0.0.1", "--port", "{port}", "--log-level", "warning",
-             "--workers-kill-timeout", "50", "{app}"),
+             "--workers-kill-timeout", "40", "{app}"),
         ),
     )
 }  # fmt: skip
@@ -223,7 +224,7 @@ async def fleet(kind: str | Kind, store: str, workers: int = 2, *, requests: int
     kind = KINDS[kind] if isinstance(kind, str) else kind
     front = socket.create_server(("127.0.0.1", 0), backlog=1024)
     with tempfile.TemporaryDirectory(prefix="streamware-fleet-") as directory:
-        async with Balancer(front, path=READY_PATH, interval=0.1 if requests is None else 1.0) as balancer:
+        async with Balancer(front, path=READINESS, interval=0.1 if requests is None else 1.0) as balancer:
             made = Fleet(kind, Path(directory), store, balancer)
             try:
                 for _ in range(workers if requests is None else 1):
@@ -231,14 +232,6 @@ async def fleet(kind: str | Kind, store: str, workers: int = 2, *, requests: int
                 yield made
             finally:
                 await made.aclose()
-
-
-READY_PATH = "/plain"
-
-
-def alone(kind: Kind) -> Kind:
-    """The same without a drain worth its name: it ends whatever it does within a second."""
-    return replace(kind, arguments=tuple("1" if part == "50" else part for part in kind.arguments))
 
 
 def _free_port() -> int:
