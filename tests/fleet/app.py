@@ -27,12 +27,13 @@ from streamware import (
     Stack,
     Store,
 )
-from streamware.types import Receive, Scope, Send
+from streamware.types import ASGIApp, Receive, Scope, Send
 
 #: Seconds after which an EventSource is to come back: long enough to be a pause, short enough for many of them.
 RETRY = 0.5
 DEADLINE = 30.0
 READINESS = "/readyz"
+DRAIN = "/drain"
 
 
 class Ledger:
@@ -100,14 +101,30 @@ def store() -> Store:
     return RedisStore(where) if "://" in where else SQLiteStore(where)
 
 
-def wrapped() -> Stack:
+def wrapped() -> ASGIApp:
     """A short grace, so that streams move rather than end; a deadline that lets what moved be produced whole."""
+    drains: list[DrainMiddleware] = []
+
+    def drain(inner: ASGIApp) -> DrainMiddleware:
+        drains.append(DrainMiddleware(inner, grace=0.5, deadline=DEADLINE, retry=RETRY, readiness=READINESS))
+        return drains[-1]
+
     middleware = [
-        Middleware(DrainMiddleware, grace=0.5, deadline=DEADLINE, retry=RETRY, readiness=READINESS),
+        Middleware(drain),
         Middleware(HeartbeatMiddleware),
         Middleware(ResumeMiddleware, store=store(), always=["/generate"], retry=RETRY),
     ]
-    return Stack(app, middleware=middleware)
+    stack = Stack(app, middleware=middleware)
+
+    async def operated(scope: Scope, receive: Receive, send: Send) -> None:
+        """``GET /drain`` is what a deploy calls first, where a signal would cancel everything at once: daphne."""
+        if scope["type"] == "http" and scope["path"] == DRAIN:
+            drains[0].drain()
+            await answer(200, str(os.getpid()).encode(), send)
+        else:
+            await stack(scope, receive, send)
+
+    return operated
 
 
 application = wrapped() if "FLEET_STORE" in os.environ else None

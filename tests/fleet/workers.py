@@ -22,7 +22,8 @@ from pathlib import Path
 import psutil
 
 from examples.cluster.balancer import Backend, Balancer
-from tests.fleet.app import READINESS
+from tests.fleet.app import DRAIN, READINESS
+from tests.servers.client import fetch
 from tests.servers.launch import Certificates
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,12 +37,14 @@ LEAVES_WITHIN = 50.0
 class Kind:
     """A way to serve. ``cuts``: a stream can be cut visibly; where not, only EventSources can be moved. ``limit``: what
     is added for workers, two behind one port, that are replaced by their server after so many requests; empty where it
-    cannot do that."""
+    cannot do that. ``asked``: it ends at once when it gets a signal, so it is asked to drain first, and gets the signal
+    when what it produced has come to its end."""
 
     name: str
     arguments: tuple[str, ...]
     http2: bool = False
     cuts: bool = True
+    asked: bool = False
     limit: tuple[str, ...] = ()
 
     def command(self, port: int, pem: Path | None, requests: int | None) -> list[str]:
@@ -74,7 +77,7 @@ KINDS = {
             http2=True,
             cuts=False,
         ),
-        Kind("daphne", ("daphne", "-b", "127.0.0.1", "-p", "{port}", "-v", "0", "{app}"), cuts=False),
+        Kind("daphne", ("daphne", "-b", "127.0.0.1", "-p", "{port}", "-v", "0", "{app}"), cuts=False, asked=True),
         Kind(
             "granian",
             ("granian", "--interface", "asgi", "--host", "127.0.0.1", "--port", "{port}", "--log-level", "warning",
@@ -189,16 +192,29 @@ class Fleet:
         clock = asyncio.get_running_loop().time
         began = clock()
         self.workers.remove(old)
-        old.process.send_signal(signal.SIGTERM)
         starting = asyncio.create_task(self.start())
         try:
             async with asyncio.timeout(LEAVES_WITHIN):
+                if self.kind.asked:
+                    await self._ask_to_drain(old)
+                old.process.send_signal(signal.SIGTERM)
                 await old.process.wait()
         finally:
             await starting
         self.leaving.append(clock() - began)
         self.balancer.remove(old.backend)
         await old.end()
+
+    async def _ask_to_drain(self, old: Worker) -> None:
+        """Wait until a worker has drained. As ``Ledger`` has it: a line each for a call's beginning and its end."""
+        status, _, pid = await fetch(Front(old.backend.port, self.kind), "GET", DRAIN)  # type: ignore[arg-type]
+        assert status == 200, status
+        while True:
+            lines = [line.split(" ") for line in self.ledger.read_text().splitlines()]
+            own = [what for _, what, by, _ in lines if by == pid.decode()]
+            if 2 * own.count("begun") == len(own):
+                return
+            await asyncio.sleep(0.2)
 
     async def kill(self, old: Worker) -> None:
         """``kill -9`` to a worker and all of its children, and another one in its place."""
