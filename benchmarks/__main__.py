@@ -6,7 +6,17 @@ import argparse
 import asyncio
 import time
 
-from . import idle_memory, many_streams, per_event, plain_requests, replay, report, shared_stores
+from . import (
+    idle_memory,
+    many_streams,
+    per_event,
+    plain_requests,
+    reconnects,
+    redis_capacity,
+    replay,
+    report,
+    shared_stores,
+)
 from .measure import Settings
 from .servers import CLIENT_CPU, pin
 
@@ -17,6 +27,8 @@ BENCHMARKS = {
     "idle-memory": idle_memory,
     "replay": replay,
     "shared-stores": shared_stores,
+    "reconnects": reconnects,
+    "redis-capacity": redis_capacity,
 }
 
 

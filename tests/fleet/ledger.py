@@ -31,7 +31,7 @@ class Verdict:
     """All streams of a run, held against what the app says. ``twice``: streams that the app was called for again once
     their client had a cursor or a key. ``unheard``: calls of the app that no client had anything of, since its
     connection broke before its first byte; an EventSource has no key to find such a stream again. ``moves``: reconnects
-    that went on with a stream."""
+    that went on with a stream. ``workers``: processes that have called the app."""
 
     streams: int = 0
     whole: int = 0
@@ -44,6 +44,7 @@ class Verdict:
     failures: int = 0
     reconnects: int = 0
     moves: int = 0
+    workers: int = 0
     gaps: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -58,16 +59,16 @@ class Verdict:
     def __str__(self) -> str:
         middle = statistics.median(self.gaps) if self.gaps else 0.0
         return (
-            f"{self.streams} streams: {self.whole} whole, {self.interrupted} interrupted, {self.lost} events lost, "
-            f"{self.repeated} repeated, {self.inexact} inexact, {self.twice} run twice, {self.unheard} unheard, "
-            f"{self.failures} failures; {self.reconnects} reconnects, {self.moves} of them read on, "
-            f"silent for {middle:.2f} s in the median, {self.gap(0.99):.2f} at p99, {self.gap(1.0):.2f} at most"
+            f"{self.streams} streams on {self.workers} workers: {self.whole} whole, {self.interrupted} interrupted, "
+            f"{self.lost} events lost, {self.repeated} repeated, {self.inexact} inexact, {self.twice} run twice, "
+            f"{self.unheard} unheard, {self.failures} failures; {self.reconnects} reconnects, {self.moves} read "
+            f"on, silent for {middle:.2f} s in the median, {self.gap(0.99):.2f} at p99, {self.gap(1.0):.2f} at most"
         )
 
 
 def judge(reports: Iterable[Report], runs: Runs, killed: set[int]) -> Verdict:
     """``killed``: pids whose streams may end as interrupted; no other may."""
-    verdict = Verdict()
+    verdict = Verdict(workers=len({pid for callers in runs.begun.values() for pid in callers}))
     for report in reports:
         reading = report.reading
         verdict.streams += 1

@@ -37,6 +37,7 @@ async def test_workers_that_are_recycled_without_a_signal_lose_nothing() -> None
 
     assert verdict.clean, verdict.notes
     assert verdict.interrupted == 0
+    assert verdict.workers > 2
     assert verdict.moves > 0
 
 
