@@ -37,7 +37,7 @@ test: setup ## every test but the soak
 test-foreign: setup ## Starlette's, FastAPI's, sse-starlette's and Channels' own tests, bare and wrapped
 	$(BIN)/python tests/foreign/run.py $(ARGS)
 
-soak: setup ## the long runs: 10,000 cuts, 10,000 dropped streams, 1 GiB through the stack
+soak: setup ## the long runs: 10,000 cuts, 10,000 dropped streams, 1 GiB, 500 streams through rolling restarts
 	$(BIN)/python -m pytest -m soak --timeout 1800 $(ARGS)
 
 bench: setup ## cost against the bare app and the peer, into benchmarks/results/
