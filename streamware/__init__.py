@@ -11,6 +11,8 @@ from .preset import wrap
 from .stack import Middleware, Stack
 from .stores.base import Batch, Claim, Head, Log, LogReader, Outcome, ProducerLog, Store, Tombstone
 from .stores.memory import MemoryStore
+from .stores.redis import RedisStore
+from .stores.sqlite import SQLiteStore
 from .streams.current import CurrentStream, Usage, current_stream
 
 __version__ = "0.1.0"
@@ -31,7 +33,9 @@ __all__ = (
     "Observer",
     "Outcome",
     "ProducerLog",
+    "RedisStore",
     "ResumeMiddleware",
+    "SQLiteStore",
     "Stack",
     "Store",
     "StoreError",

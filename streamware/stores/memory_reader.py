@@ -30,7 +30,7 @@ class MemoryReader:
 
     def __init__(self, log: MemoryLog, after: int, taken: int) -> None:
         self._log = log
-        self.position = after
+        self.position: int = after
         self.taken = taken
         self.sent = taken
         self._aside = b""

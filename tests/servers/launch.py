@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -34,7 +35,8 @@ ATTEMPTS = 3
 class Kind:
     """A way to serve. ``cuts``: an app that fails gives the client a visible cut; elsewhere it must be told in band.
     ``bounded``: ``send`` waits for a client that does not read. ``streams_uploads``: the app is called before the
-    request's body is complete. ``http2``: spoken over TLS, chosen by ALPN."""
+    request's body is complete. ``http2``: spoken over TLS, chosen by ALPN. ``workers``: processes, any of which may
+    serve a connection."""
 
     name: str
     arguments: tuple[str, ...]
@@ -42,6 +44,7 @@ class Kind:
     cuts: bool = True
     bounded: bool = True
     streams_uploads: bool = True
+    workers: int = 1
 
     def command(self, app: str, port: int, pem: Path | None) -> list[str]:
         """The command line that serves ``app`` (``module:name``) on ``port``."""
@@ -104,11 +107,13 @@ class Certificates:
 
 
 class Server:
-    """One server process that serves one app. A context manager; ``start`` and ``stop`` do the same by hand."""
+    """One server process that serves one app. A context manager; ``start`` and ``stop`` do the same by hand.
+    ``environment``: what the app is told that way."""
 
-    def __init__(self, kind: Kind, app: str) -> None:
+    def __init__(self, kind: Kind, app: str, environment: Mapping[str, str] | None = None) -> None:
         self.kind = kind
         self.app = app
+        self._environment = environment or {}
         self.port = 0
         self.tls: ssl.SSLContext | None = None
         self._directory = tempfile.TemporaryDirectory(prefix="streamware-server-")
@@ -183,7 +188,7 @@ class Server:
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     stdin=subprocess.DEVNULL,
-                    env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                    env={**os.environ, "PYTHONUNBUFFERED": "1", **self._environment},
                     start_new_session=True,
                 )
             if self._accepts():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -24,17 +26,18 @@ def kind(request: pytest.FixtureRequest) -> StoreKind:
 
 @pytest.fixture
 async def build(kind: StoreKind, clock: FakeClock) -> AsyncIterator[Build]:
-    """Makes worlds with limits of their own: ``build(max_log_bytes=…)``."""
+    """Makes worlds with limits of their own: ``build(max_log_bytes=…)``; several workers of one with ``place=``."""
     worlds: list[World] = []
 
-    def make(**limits: float) -> World:
-        world = World(kind, clock, Limits(**limits))  # type: ignore[arg-type]  # sizes are given as int
+    def make(place: Path | None = None, **limits: float) -> World:
+        world = World(kind, clock, Limits(**limits), place)  # type: ignore[arg-type]  # sizes are given as int
         worlds.append(world)
         return world
 
     yield make
     for world in worlds:
         await world.store.aclose()
+        shutil.rmtree(world.place, ignore_errors=True)
     assert clock.timers == 0, "a store leaves no timer behind"
 
 

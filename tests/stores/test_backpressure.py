@@ -159,7 +159,8 @@ async def test_a_log_below_its_capacity_keeps_what_was_sent(build: Build) -> Non
 
 
 async def test_only_what_was_sent_is_trimmed_and_whoever_comes_for_it_is_told(build: Build) -> None:
-    log = await build(max_log_bytes=1000).log(window=10**9)
+    world = build(max_log_bytes=1000)
+    log = await world.log(window=10**9)
     events = [b"%04d" % n * 25 for n in range(1, 31)]
     fast = log.reader(0)
     for event in events[:8]:
@@ -168,9 +169,12 @@ async def test_only_what_was_sent_is_trimmed_and_whoever_comes_for_it_is_told(bu
     for event in events[8:14]:
         log.append(event)
     assert log.first == 1, "what was read may not have been sent"
+    await world.stored()
     assert len((await read(fast)).events) == 6, "to read on is to say that the first 8 were sent"
+    await world.stored()
     log.append(events[14])
     assert 1 < log.first <= 9
+    await world.stored()
     batch = await read(log.reader(0))
     assert batch.gap is True
     assert batch.last - len(batch.events) == log.first - 1
@@ -180,13 +184,15 @@ async def test_only_what_was_sent_is_trimmed_and_whoever_comes_for_it_is_told(bu
 
 
 async def test_a_slow_reader_is_told_of_what_was_trimmed_under_it(build: Build) -> None:
-    log = await build(max_log_bytes=1000).log(window=10**9)
+    world = build(max_log_bytes=1000)
+    log = await world.log(window=10**9)
     slow, fast = log.reader(0), log.reader(0)
     log.append(EVENT)
     assert list((await read(slow)).events) == [EVENT]
     for _ in range(50):
         log.append(EVENT)
         await read(fast)
+        await world.stored()
     batch = await read(slow)
     assert batch.gap is True
     assert batch.last == 51
@@ -194,15 +200,18 @@ async def test_a_slow_reader_is_told_of_what_was_trimmed_under_it(build: Build) 
 
 
 async def test_a_log_that_is_trimmed_to_nothing_tells_the_gap(build: Build) -> None:
-    log = await build(max_log_bytes=1000).log(window=10**9)
+    world = build(max_log_bytes=1000)
+    log = await world.log(window=10**9)
     fast, slow = log.reader(0), log.reader(0)
     for _ in range(20):
         log.append(b"x" * 2000)
         await read(fast)
+        await world.stored()
         (await waiting(fast.read())).cancel()
         assert await asyncio.wait_for(log.room(), 5) is True
     assert (log.first, log.last) == (21, 20)
     log.close(Outcome.DONE)
+    await world.stored()
     batch = await read(slow)
     assert (batch.gap, list(batch.events), batch.last) == (True, [], 20)
     assert batch.outcome is Outcome.DONE

@@ -51,7 +51,7 @@ async def test_what_the_producer_says_of_an_unfinished_end_is_kept(world: World)
 
 
 async def test_two_stores_do_not_share_a_tag(world: World) -> None:
-    other = World(world.kind, world.clock, world.limits)
+    other = World(world.kind, world.clock, world.limits, world.place)
     assert (other.store.tag == world.store.tag) is world.kind.shared
     await other.store.aclose()
 

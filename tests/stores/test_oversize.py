@@ -219,7 +219,8 @@ async def test_an_aside_never_lands_within_a_large_event(world: World) -> None:
 
 
 async def test_a_torn_event_is_told_even_where_its_seq_was_trimmed(build: Build) -> None:
-    log = await build(max_log_events=4).log(window=100)
+    world = build(max_log_events=4)
+    log = await world.log(window=100)
     slow, fast = log.reader(0), log.reader(0)
     await _pass(log, fast, b"begin", False)
     assert (await read(slow)).aside == b"begin"
@@ -229,6 +230,7 @@ async def test_a_torn_event_is_told_even_where_its_seq_was_trimmed(build: Build)
     for n in range(2, 10):
         log.append(b"%d\n\n" % n)
         await read(fast)
+        await world.stored()
     assert log.first > 2
     batch = await read(slow)
     assert (batch.gap, batch.torn) == (True, True)

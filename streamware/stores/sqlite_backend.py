@@ -1,0 +1,389 @@
+"""``SQLiteBackend``: the back end of ``SQLiteStore``, one file that several workers of a machine share.
+
+Rules:
+
+1. Three threads, each with a connection of its own: what is written, what is read, and checkpoints, which may take as
+   long as the disk takes. The lease has a fourth, the core's.
+2. Who follows logs of others says so to their workers, which then wake it after each batch; it reads what was added for
+   all logs at once. Where there are no datagrams it looks every 20 ms, and only while it follows any.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from ..exceptions import StoreUnavailable
+from ..types import Clock, TimerHandle
+from . import sqlite_changes as changes
+from . import sqlite_reads as reads
+from .backend import Appended, Entry, Page, Report, Reported, Resync, Signal, State, StopAsked, Written
+from .base import Claim, Outcome, Tombstone
+from .sqlite_batches import Batches, renew
+from .sqlite_changes import Bounds, Times
+from .sqlite_desk import Desk
+from .sqlite_file import open_file, tag_of, unavailable
+from .sqlite_wakes import Wakes
+
+#: Without datagrams, how often what was added is looked for.
+POLL_SECONDS = 0.02
+#: Who follows says so about once a second, and counts as one who does for so long.
+FOLLOWS_SECONDS = 5.0
+#: Beyond so much the write-ahead log is moved into the file.
+CHECKPOINT_BYTES = 4 * 1024 * 1024
+#: Beyond so much whoever writes has to wait until that is done, so that it begins anew.
+RESTART_BYTES = 16 * 1024 * 1024
+REPORTS = 200
+MAX_FOLLOWERS = 1000
+JOIN_SECONDS = 2.0
+
+# Datagrams and letters: one byte that says what, then the rest.
+ADDED, FOLLOWS, STOP, REPORT = b"a", b"f", b"s", b"r"
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_reports = msgspec.msgpack.Decoder(tuple[str, list[tuple[str, int, int]]]).decode
+
+
+class SQLiteBackend:
+    """A ``Backend`` over a file."""
+
+    keep_every: float | None = None
+    look_every: float | None = None
+
+    def __init__(self, path: Path, bounds: Bounds, clock: Clock, now: Callable[[], float]) -> None:
+        self.name = f"SQLite at {path}"
+        self.tag = tag_of(path)
+        self._path = path
+        self._bounds = bounds
+        self._clock = clock
+        self._now = now
+        self._lease = 12.0
+        self._worker = ""
+        self._closed = True
+        self._desks: list[Desk] = []
+        self._lease_connection: sqlite3.Connection | None = None
+        self._lease_lock = threading.Lock()
+        self._logs: dict[int, str] = {}  # watched: log, stream
+        self._watched: dict[str, int] = {}  # the other way round
+        self._seen = 0
+        self._scanning: asyncio.Task[None] | None = None
+        self._more = False  # something was added while it was read
+        self._poll: TimerHandle | None = None
+        self._followers: dict[str, float] = {}  # workers that follow logs, and when they last said so
+        self._checkpoint: asyncio.Task[None] | None = None
+        self._kept: set[asyncio.Task[None]] = set()
+
+    # -- lifecycle
+
+    async def connect(self, worker: str, lease_ttl: float, on_signal: Callable[[Signal], None]) -> None:
+        if self._closed:
+            self._closed = False
+            self._worker, self._lease, self._on_signal = worker, lease_ttl, on_signal
+            self._batches = Batches(worker, self._now, self._bounds.ttl)
+            self._write_desk = Desk(self.name, self._path, "write", self._batches.opened)
+            self._read_desk = Desk(self.name, self._path, "read", self._prepare)
+            self._checkpoint_desk = Desk(self.name, self._path, "checkpoint")
+            self._desks = [self._write_desk, self._read_desk, self._checkpoint_desk]
+            self._wakes = Wakes(self._path.with_name(f"{self._path.name}-wakes"), worker, self._hear)
+        await self._write_desk.do(self._connected)
+        self._wakes.open()
+
+    def _connected(self, connection: sqlite3.Connection) -> None:
+        self._batches.worker = renew(connection, self._worker)
+
+    async def aclose(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._wakes.close()
+        self._stop_polling()
+        tasks = [task for task in (self._scanning, self._checkpoint, *self._kept) if task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        leaving = asyncio.ensure_future(self._write_desk.do(self._leave))
+        for desk in self._desks:
+            desk.close()
+        await asyncio.get_running_loop().run_in_executor(None, self._join)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+        if not leaving.cancelled():
+            leaving.exception()
+        self._followers.clear()
+        self._watched.clear()
+        self._logs.clear()
+
+    def _leave(self, connection: sqlite3.Connection) -> None:
+        self._batches.merge(connection, everything=True)
+        changes.leave(connection, self._batches.worker)
+
+    def _join(self) -> None:
+        for desk in self._desks:
+            desk.join(JOIN_SECONDS)
+        if self._lease_lock.acquire(timeout=JOIN_SECONDS):
+            connection, self._lease_connection = self._lease_connection, None
+            self._lease_lock.release()
+            if connection is not None:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.close()
+
+    # -- logs
+
+    async def write(self, entries: Sequence[Entry]) -> Sequence[Written]:
+        answers = await self._write_desk.do(lambda connection: self._batches.write(connection, entries))
+        if entries:
+            self._wake_followers()
+        return answers
+
+    async def read(self, stream: str, after: int) -> Page | None:
+        now, ttl = self._now(), self._bounds.tombstone_ttl
+        return await self._read_desk.do(lambda connection: reads.page(connection, stream, after, now, ttl))
+
+    async def state(self, stream: str) -> State | Tombstone | None:
+        now, ttl = self._now(), self._bounds.tombstone_ttl
+        return await self._read_desk.do(lambda connection: reads.state(connection, stream, now, ttl))
+
+    async def end(self, stream: str, outcome: Outcome) -> Outcome | None:
+        worker, expires = self._batches.worker, self._now() + self._bounds.ttl
+        ended = await self._write_desk.do(lambda connection: changes.end(connection, worker, stream, outcome, expires))
+        self._wake_followers()
+        return ended
+
+    async def forget(self, stream: str) -> None:
+        def forget(connection: sqlite3.Connection) -> None:
+            self._batches.forget(stream)
+            changes.forget(connection, self._batches.worker, stream)
+
+        await self._write_desk.do(forget)
+        self._wake_followers()
+
+    async def tidy(self) -> None:
+        times, bounds = self._times(), self._bounds
+
+        def tidy(connection: sqlite3.Connection) -> None:
+            self._batches.may_create = changes.tidy(connection, bounds, times)
+            self._batches.merge(connection)
+
+        await self._write_desk.do(tidy)
+        if self._watched:
+            self._say_that_we_follow()
+        await self._read_mail()
+        if self._checkpoint is None:
+            self._checkpoint = asyncio.get_running_loop().create_task(self._move_log())
+
+    def _times(self) -> Times:
+        return Times(self._now(), self._lease, self._bounds.tombstone_ttl)
+
+    async def _move_log(self) -> None:
+        """Move the write-ahead log into the file, if it is long."""
+        try:
+            size = os.stat(f"{self._path}-wal").st_size
+            if size > CHECKPOINT_BYTES:
+                await self._checkpoint_desk.do(partial(_checkpoint, restart=size > RESTART_BYTES))
+        except (OSError, StoreUnavailable):
+            pass  # whoever writes finds out what is the matter
+        finally:
+            self._checkpoint = None
+
+    # -- leases
+
+    def renew(self) -> None:
+        with self._lease_lock:  # a connection must not be closed while it is used
+            if self._closed:
+                return
+            try:
+                if self._lease_connection is None:
+                    self._lease_connection = open_file(self._path)
+                renew(self._lease_connection, self._worker)
+            except (sqlite3.Error, OSError) as error:
+                connection, self._lease_connection = self._lease_connection, None
+                if connection is not None:
+                    connection.close()
+                raise unavailable(self.name, error) from error
+
+    async def orphans(self) -> Sequence[str]:
+        return await self._read_desk.do(lambda connection: reads.orphans(connection, self._times()))
+
+    # -- idempotency keys
+
+    async def claim(self, key: str, fingerprint: bytes, stream: str) -> Claim:
+        worker, times = self._batches.worker, self._times()
+        return await self._write_desk.do(
+            lambda connection: changes.claim(connection, worker, key, fingerprint, stream, times)
+        )
+
+    async def settle(self, key: str, stream: str, started: bool) -> None:
+        expires = self._now() + self._bounds.ttl
+        await self._write_desk.do(lambda connection: changes.settle(connection, key, stream, started, expires))
+
+    async def claimed(self, key: str) -> Claim | None:
+        times = self._times()
+        return await self._read_desk.do(lambda connection: changes.claimed(connection, key, times))
+
+    # -- to other workers
+
+    async def tell(self, reports: Sequence[Report]) -> None:
+        by_owner: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
+        for report in reports:
+            by_owner[report.owner].append((report.stream, report.readers, report.sent))
+        letters: list[tuple[str, bytes]] = []
+        for owner, told in by_owner.items():
+            for start in range(0, len(told), REPORTS):
+                datagram = REPORT + _encode((self._worker, told[start : start + REPORTS]))
+                if not self._wakes.send(owner, datagram):
+                    letters.append((owner, datagram))
+        if letters:
+            await self._write_desk.do(lambda connection: changes.post(connection, letters))
+
+    async def ask_stop(self, stream: str, owner: str) -> None:
+        await self._write_desk.do(lambda connection: changes.ask_stop(connection, stream))
+        self._wakes.send(owner, STOP + stream.encode())
+
+    async def asked(self) -> Sequence[str]:
+        return await self._read_desk.do(lambda connection: reads.asked(connection, self._batches.worker))
+
+    # -- from other workers
+
+    def _hear(self, datagram: bytes) -> None:
+        what, rest = datagram[:1], datagram[1:]
+        with contextlib.suppress(ValueError):
+            if what == ADDED:
+                self._look()
+            elif what == FOLLOWS:
+                self._followed_by(rest.decode())
+            elif what == STOP:
+                self._on_signal(StopAsked(rest.decode()))
+            elif what == REPORT:
+                worker, told = _decode_reports(rest)
+                for stream, readers, sent in told:
+                    self._on_signal(Reported(worker, Report(stream, self._worker, readers, sent)))
+
+    def _followed_by(self, worker: str) -> None:
+        if worker not in self._followers and len(self._followers) < MAX_FOLLOWERS:
+            self._wakes.send(worker, ADDED)  # what was written before it was known of
+        self._followers[worker] = time.monotonic()
+
+    async def _read_mail(self) -> None:
+        worker = self._batches.worker
+        letters = await self._read_desk.do(lambda connection: reads.mail(connection, worker))
+        for _, body in letters:
+            self._hear(body)
+        if letters:
+            last = letters[-1][0]
+            await self._write_desk.do(lambda connection: changes.clear_mail(connection, worker, last))
+
+    def _wake_followers(self) -> None:
+        if self._watched:
+            self._look()  # logs of the dead are ended here
+        if self._followers:
+            old = time.monotonic() - FOLLOWS_SECONDS
+            for worker, said in list(self._followers.items()):
+                if said < old:
+                    del self._followers[worker]
+                else:
+                    self._wakes.send(worker, ADDED)
+
+    # -- what is followed
+
+    async def watch(self, stream: str) -> None:
+        begins = not self._watched
+
+        def watch(connection: sqlite3.Connection) -> tuple[int, str, int] | None:
+            found = reads.find(connection, stream, self._now(), self._bounds.tombstone_ttl)
+            if found is None or found.buried:
+                return None
+            self._logs[found.id] = stream  # before anything of it can be told
+            reads.watch(connection, found.id)
+            return found.id, found.worker, reads.top(connection)
+
+        watched = await self._read_desk.do(watch)
+        if watched is None:
+            return
+        log, owner, top = watched
+        if begins and not self._watched:
+            self._seen = top
+        self._watched[stream] = log
+        if owner != self._worker and not self._wakes.send(owner, FOLLOWS + self._worker.encode()):
+            self._poll_for_now()
+        if begins:
+            self._say_that_we_follow()
+
+    async def unwatch(self, stream: str) -> None:
+        log = self._watched.pop(stream, None)
+        if log is not None:
+            self._logs.pop(log, None)
+            if not self._watched:
+                self._stop_polling()
+            await self._read_desk.do(lambda connection: reads.unwatch(connection, log))
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        """A new connection of the read desk: on its thread."""
+        reads.prepare(connection)
+        for log in list(self._logs):
+            reads.watch(connection, log)
+
+    def _say_that_we_follow(self) -> None:
+        if self._wakes.listening:
+            self._stop_polling()
+        datagram = FOLLOWS + self._worker.encode()
+        for worker in self._wakes.others():
+            if not self._wakes.send(worker, datagram):
+                self._poll_for_now()
+
+    def _look(self) -> None:
+        """Something may have been added."""
+        if not self._watched or self._closed:
+            return
+        self._more = True
+        if self._scanning is None:
+            self._scanning = asyncio.get_running_loop().create_task(self._scan())
+
+    async def _scan(self) -> None:
+        try:
+            while self._more and self._watched:
+                self._more = False
+                seen = self._seen
+                added = await self._read_desk.do(lambda connection: reads.added(connection, seen))  # noqa: B023
+                self._seen = added.top
+                if added.missed:
+                    self._on_signal(Resync())
+                for log, entry in added.rows:
+                    stream = self._logs.get(log)
+                    if stream is not None:
+                        entry.stream = stream
+                        self._on_signal(Appended(entry))
+        except StoreUnavailable:
+            self._on_signal(Resync())  # whoever reads finds out what is the matter
+        finally:
+            self._scanning = None
+
+    def _poll_for_now(self) -> None:
+        """Somebody who produces does not know that we follow, and will not wake us."""
+        if self._poll is None and self._watched:
+            self._poll_again()
+
+    def _poll_again(self) -> None:
+        self._poll = self._clock.call_later(POLL_SECONDS, self._poll_again)
+        self._look()
+
+    def _stop_polling(self) -> None:
+        if self._poll is not None:
+            self._poll.cancel()
+            self._poll = None
+
+
+def _checkpoint(connection: sqlite3.Connection, *, restart: bool) -> None:
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    if restart:
+        connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()

@@ -1,0 +1,310 @@
+"""Batches of entries, as one worker writes them into the file.
+
+Rules:
+
+1. It is used by one thread, and knows of each running log of its own how far it has got: a batch asks for nothing but
+   whether somebody has fenced a log of ours.
+2. What is known changes with the commit, never before.
+3. What is written goes to ``fresh``, and from memory to ``pages`` as well: when a log has a page full, when it ends,
+   and for all logs whenever there is much in ``fresh``. Rows leave ``fresh`` only some time after that, so that whoever
+   follows it live finds them there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from .backend import LOST, PAGE_BYTES, PAGE_EVENTS, TAKEN, Entry, Verdict, Written
+from .base import Outcome
+from .records import encode_events, encode_head
+from .sqlite_file import transaction
+
+#: So much of ours in ``fresh`` is enough: to read there means to look at all of it.
+MERGE_ROWS = 30_000
+MERGE_BYTES = 8 * 1024 * 1024
+MERGE_SECONDS = 2.0
+#: Rows of ``fresh`` stay so long at least.
+FRESH_SECONDS = 0.3
+
+ADD_FRESH = (
+    "INSERT INTO fresh (n, worker, log, first, last, events, outcome, unfinished) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_ADD_PAGE = "INSERT OR REPLACE INTO pages (log, first, last, events) VALUES (?, ?, ?, ?)"
+_RENEW = "INSERT INTO workers (name, renewed) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET renewed = excluded.renewed"
+
+
+@dataclass(slots=True)
+class _Own:
+    """A running log of ours. ``top``: the last seq that is stored; ``loose``: those of its events, from ``first`` on,
+    that are in no page yet, ``size`` bytes."""
+
+    log: int
+    top: int
+    first: int
+    loose: list[bytes | None] = field(default_factory=list[bytes | None])
+    size: int = 0
+
+
+@dataclass(slots=True)
+class _Change:
+    """What an entry changes of what we know. ``own`` is None where there is nothing to know any more."""
+
+    stream: str
+    own: _Own | None
+    first: int = 0
+    events: Sequence[bytes | None] = ()
+    size: int = 0
+    paged: bool = False
+
+
+class Batches:
+    """One worker's. ``now``: wall time; ``ttl``: of a log that has ended. ``worker``: its number in the file;
+    ``may_create``: there is room for another log."""
+
+    def __init__(self, name: str, now: Callable[[], float], ttl: float) -> None:
+        self._name = name
+        self._now = now
+        self._ttl = ttl
+        self._own: dict[str, _Own] = {}
+        self._written: deque[tuple[float, int]] = deque()  # of each batch: when, and its last n
+        self._rows = 0
+        self._bytes = 0
+        self._merged = time.monotonic()
+        self.worker = 0
+        self.may_create = True
+
+    def opened(self, connection: sqlite3.Connection) -> None:
+        """A new connection: what was known of the file may be wrong."""
+        self._own.clear()
+        self._written.clear()
+        self.worker = renew(connection, self._name)
+
+    def forget(self, stream: str) -> None:
+        """The log is no more."""
+        self._own.pop(stream, None)
+
+    def write(self, connection: sqlite3.Connection, entries: Sequence[Entry]) -> Sequence[Written]:
+        """As ``Backend.write``."""
+        with transaction(connection):
+            batch = _Batch(self, connection)
+            answers = batch.take(entries)
+            batch.store()
+        rows, size, n = batch.learn()
+        if rows:
+            self._rows += rows
+            self._bytes += size
+            self._written.append((time.monotonic(), n))
+        with contextlib.suppress(sqlite3.OperationalError):  # the batch is stored all the same
+            self.merge(connection)
+        return answers
+
+    def merge(self, connection: sqlite3.Connection, *, everything: bool = False) -> None:
+        """Make pages of what is loose, if it is time, and let go of what was fresh for long enough."""
+        now = time.monotonic()
+        due = self._rows >= MERGE_ROWS or self._bytes >= MERGE_BYTES or now - self._merged >= MERGE_SECONDS
+        if not everything and not (due and (self._rows or self._written)):
+            return
+        mark = 0
+        while self._written and (everything or self._written[0][0] < now - FRESH_SECONDS):
+            mark = self._written.popleft()[1]
+        loose = [own for own in self._own.values() if own.loose]
+        with transaction(connection):
+            connection.executemany(
+                _ADD_PAGE, [(own.log, own.first, own.top, encode_events(own.loose)) for own in loose]
+            )
+            connection.execute("DELETE FROM fresh WHERE worker = ? AND n <= ?", (self.worker, mark))
+        for own in loose:
+            own.loose, own.size, own.first = [], 0, own.top + 1
+        self._rows = self._bytes = 0
+        self._merged = now
+
+
+class _Batch:
+    """One batch, within its transaction."""
+
+    def __init__(self, batches: Batches, connection: sqlite3.Connection) -> None:
+        self._batches = batches
+        self._connection = connection
+        self._worker = batches.worker
+        self._fenced = {
+            stream: Written(Verdict.FENCED, last, Outcome(outcome))
+            for stream, last, outcome in connection.execute(
+                "SELECT stream, last, outcome FROM logs WHERE worker = ? AND fenced", (batches.worker,)
+            )
+        }
+        (self._n,) = connection.execute("SELECT n FROM counter").fetchone()
+        self._rows: list[tuple[int, int, int, int, int, bytes | None, str | None, bool]] = []
+        self._pages: list[tuple[int, int, int, bytes]] = []
+        self._trims: list[tuple[int, int]] = []
+        self._ends: list[tuple[str, bool, int, float, int]] = []
+        self._plain: list[tuple[_Own, Sequence[bytes | None], int]] = []
+        self._changes: list[_Change] = []
+
+    def take(self, entries: Sequence[Entry]) -> list[Written]:
+        """What becomes of each of ``entries``."""
+        known, fenced, rows, plain = self._batches._own, self._fenced, self._rows, self._plain
+        worker, answers = self._worker, list[Written]()
+        for entry in entries:
+            own = known.get(entry.stream)
+            events = entry.events
+            count = len(events)
+            if (
+                own is None
+                or own.top + 1 != entry.first
+                or not count
+                or entry.outcome is not None
+                or entry.trim
+                or len(own.loose) + count >= PAGE_EVENTS
+                or own.size >= PAGE_BYTES
+                or entry.stream in fenced
+            ):
+                answers.append(self._take(entry, own))
+                continue
+            data = encode_events(events)  # as a rule: more events of a log that is known
+            self._n += 1
+            rows.append((self._n, worker, own.log, entry.first, own.top + count, data, None, False))
+            plain.append((own, events, len(data)))
+            answers.append(TAKEN)
+        return answers
+
+    def _take(self, entry: Entry, own: _Own | None) -> Written:
+        stream = entry.stream
+        answer = self._fenced.get(stream)
+        if answer is None and own is None:
+            found = self._find(entry)
+            if isinstance(found, Written):
+                answer = found
+            else:
+                own = found
+        if answer is not None or own is None:
+            self._changes.append(_Change(stream, None))
+            return answer or LOST
+        known = own.top + 1 - entry.first
+        if known < 0 and not entry.gap:
+            self._changes.append(_Change(stream, own))
+            return Written(Verdict.BEHIND, own.top)
+        self._add(own, entry, max(0, known))
+        return TAKEN
+
+    def _find(self, entry: Entry) -> _Own | Written:
+        """A log of which nothing is known yet."""
+        connection = self._connection
+        row = connection.execute("SELECT id, outcome, last FROM logs WHERE stream = ?", (entry.stream,)).fetchone()
+        if row is not None:
+            log, outcome, last = row
+            if outcome is not None:
+                return Written(Verdict.FENCED, last, Outcome(outcome))
+            top = last_of(connection, log)
+            return _Own(log, top, top + 1)
+        if entry.head is None:
+            return LOST
+        if not self._batches.may_create:
+            return Written(Verdict.FULL)
+        made = connection.execute(
+            "INSERT INTO logs (stream, worker, head) VALUES (?, ?, ?)",
+            (entry.stream, self._worker, encode_head(entry.head)),
+        )
+        return _Own(made.lastrowid or 0, 0, 1)
+
+    def _add(self, own: _Own, entry: Entry, known: int) -> None:
+        events = entry.events[known:]
+        first = entry.first + known
+        last = max(entry.last, own.top)
+        change = _Change(entry.stream, own, first, events)
+        outcome = None if entry.outcome is None else entry.outcome.value
+        if events or outcome is not None:
+            data = encode_events(events) if events else None
+            self._n += 1
+            self._rows.append((self._n, self._worker, own.log, first, last, data, outcome, entry.unfinished))
+            change.size = 0 if data is None else len(data)
+        gap = bool(own.loose) and first > own.top + 1
+        size, count = own.size + change.size, len(own.loose) + len(events)
+        if gap or outcome is not None or size >= PAGE_BYTES or count >= PAGE_EVENTS:
+            change.paged = True
+            if own.loose and gap:
+                self._pages.append((own.log, own.first, own.top, encode_events(own.loose)))
+                self._pages.append((own.log, first, last, encode_events(events)))
+            elif own.loose or events:
+                start = own.first if own.loose else first
+                self._pages.append((own.log, start, last, encode_events([*own.loose, *events])))
+        if entry.trim:
+            self._trims.append((own.log, min(entry.trim, last)))  # the newest page stays: it says how long the log is
+        if outcome is not None:
+            expires = self._batches._now() + self._batches._ttl
+            self._ends.append((outcome, entry.unfinished, last, expires, own.log))
+        self._changes.append(change)
+
+    def store(self) -> None:
+        """Write what was taken."""
+        connection = self._connection
+        if not self._rows:
+            return
+        connection.execute("UPDATE counter SET n = ?", (self._n,))
+        connection.executemany(ADD_FRESH, self._rows)
+        if self._pages:
+            connection.executemany(_ADD_PAGE, self._pages)
+        if self._trims:
+            connection.executemany("DELETE FROM pages WHERE log = ? AND last < ?", self._trims)
+        if self._ends:
+            connection.executemany(
+                "UPDATE logs SET outcome = ?, unfinished = ?, last = ?, expires = ? WHERE id = ?", self._ends
+            )
+
+    def learn(self) -> tuple[int, int, int]:
+        """It is committed: know it. How many rows it has added, how many bytes, and the last ``n``."""
+        known = self._batches._own
+        added = 0
+        for own, events, size in self._plain:
+            if not own.loose:
+                own.first = own.top + 1
+            own.top += len(events)
+            own.loose += events
+            own.size += size
+            added += size
+        ended = {log for *_, log in self._ends}
+        for change in self._changes:
+            self._learn(known, change, ended)
+            added += change.size
+        return len(self._rows), added, self._n
+
+    def _learn(self, known: dict[str, _Own], change: _Change, ended: set[int]) -> None:
+        own = change.own
+        if own is None or own.log in ended:
+            known.pop(change.stream, None)
+            return
+        known[change.stream] = own
+        if change.events:
+            if not own.loose:
+                own.first = change.first
+            own.top = max(own.top, change.first + len(change.events) - 1)
+            if not change.paged:
+                own.loose += change.events
+                own.size += change.size
+        if change.paged:
+            own.loose, own.size = [], 0
+
+
+def renew(connection: sqlite3.Connection, name: str) -> int:
+    """Take or renew the lease of a worker; its number."""
+    with transaction(connection):
+        connection.execute(_RENEW, (name, time.monotonic()))
+        (number,) = connection.execute("SELECT id FROM workers WHERE name = ?", (name,)).fetchone()
+    return int(number)
+
+
+def next_n(connection: sqlite3.Connection, count: int) -> int:
+    """The first of ``count`` new numbers in ``fresh``."""
+    (n,) = connection.execute("UPDATE counter SET n = n + ? RETURNING n", (count,)).fetchone()
+    return int(n) - count + 1
+
+
+def last_of(connection: sqlite3.Connection, log: int) -> int:
+    """The last seq of a running log."""
+    (paged,) = connection.execute("SELECT max(last) FROM pages WHERE log = ?", (log,)).fetchone()
+    (fresh,) = connection.execute("SELECT max(last) FROM fresh WHERE log = ?", (log,)).fetchone()
+    return max(paged or 0, fresh or 0)

@@ -1,0 +1,135 @@
+"""The database file of a ``SQLiteStore``: how it is opened, what is in it, and what its errors mean.
+
+``fresh`` takes what is written, in the order of ``n`` and with no index, so that a batch of a thousand logs touches few
+pages. A worker moves its own from there to ``pages``, which is found by log, whenever there is enough of it. What is in
+both, or in two pages, is the same: events are told apart by seq. ``workers.renewed`` is ``time.monotonic``, which all
+processes of a machine share; everything else is wall time, so that it outlives a boot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import sqlite3
+import string
+from collections.abc import Generator
+from pathlib import Path
+
+from ..exceptions import StoreUnavailable
+
+VERSION = 1
+#: How long a statement waits for another worker's transaction; less than an operation of the core may take.
+BUSY_SECONDS = 1.5
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS workers (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    renewed REAL NOT NULL
+);
+CREATE TABLE IF NOT EXISTS logs (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    stream TEXT NOT NULL UNIQUE,
+    worker INTEGER NOT NULL,
+    head BLOB NOT NULL,
+    last INTEGER NOT NULL DEFAULT 0, -- once it has ended
+    outcome TEXT,
+    unfinished INTEGER NOT NULL DEFAULT 0,
+    stop INTEGER NOT NULL DEFAULT 0, -- somebody asked for it
+    fenced INTEGER NOT NULL DEFAULT 0, -- somebody else ended it
+    buried INTEGER NOT NULL DEFAULT 0, -- only a tombstone is left
+    expires REAL -- once it has ended
+);
+CREATE INDEX IF NOT EXISTS running ON logs (worker) WHERE outcome IS NULL;
+CREATE INDEX IF NOT EXISTS stopping ON logs (worker) WHERE stop AND outcome IS NULL;
+CREATE INDEX IF NOT EXISTS fenced ON logs (worker) WHERE fenced;
+CREATE INDEX IF NOT EXISTS ended ON logs (buried, expires) WHERE outcome IS NOT NULL;
+CREATE TABLE IF NOT EXISTS fresh (
+    n INTEGER PRIMARY KEY,
+    worker INTEGER NOT NULL,
+    log INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    events BLOB,
+    outcome TEXT,
+    unfinished INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE IF NOT EXISTS pages (
+    log INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    events BLOB NOT NULL,
+    PRIMARY KEY (log, last)
+);
+CREATE TABLE IF NOT EXISTS counter (
+    n INTEGER NOT NULL -- of the newest row that was ever in fresh
+);
+INSERT INTO counter SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM counter);
+CREATE TABLE IF NOT EXISTS claims (
+    key TEXT PRIMARY KEY,
+    stream TEXT NOT NULL,
+    fingerprint BLOB NOT NULL,
+    worker INTEGER NOT NULL,
+    settled INTEGER NOT NULL DEFAULT 0,
+    expires REAL -- once it is settled; it lives at least as long as its log
+);
+CREATE INDEX IF NOT EXISTS claimed ON claims (stream);
+CREATE TABLE IF NOT EXISTS mail (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    worker INTEGER NOT NULL,
+    body BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS addressed ON mail (worker);
+"""
+
+
+def open_file(path: Path) -> sqlite3.Connection:
+    """A connection, to be used by one thread at a time, over a file that has the tables.
+
+    :raises sqlite3.Error: it cannot be opened, or is none of ours.
+    """
+    # A thread that is stuck has to be interruptible from another.
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    try:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version not in (0, VERSION):
+            raise sqlite3.DatabaseError(f"its tables are of version {version}, {VERSION} is wanted")
+        connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        # With WAL that loses no commit when a process dies, and at worst the last ones when the machine does.
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")  # it would stall the batch that hits it
+        connection.execute(f"PRAGMA journal_size_limit = {64 * 1024 * 1024}").fetchone()
+        if version == 0:
+            with transaction(connection):
+                for statement in _SCHEMA.split(";\n"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {VERSION}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Generator[None]:
+    """All or nothing, with the write lock from the beginning."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def unavailable(name: str, error: Exception) -> StoreUnavailable:
+    """What the core is told of ``error``. SQLite's own texts name no data."""
+    return StoreUnavailable(f"{name}: {error}")
+
+
+def tag_of(path: Path) -> str:
+    """The tag of the store in ``path``: the same in all of its workers."""
+    digits = string.digits + string.ascii_letters
+    number = int.from_bytes(hashlib.sha256(b"sqlite\0" + str(path).encode("utf-8", "surrogateescape")).digest())
+    return "".join(digits[number // len(digits) ** place % len(digits)] for place in range(6))
