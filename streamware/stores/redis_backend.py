@@ -165,7 +165,7 @@ class RedisBackend:
         made, keys = self._now, self._keys
         meta = keys.meta(stream)
         worker, key = await self._worker_and_key(stream)
-        commands = [Command(meta, pack(b"DEL", keys.log(stream), meta)), self._announce(stream)]
+        commands = [Command(meta, pack(b"DEL", keys.log(stream), meta)), self._announce_gone(stream)]
         sets = {keys.open(worker), keys.open(self._worker)}
         commands += [Command(name, pack(b"SREM", name, stream.encode())) for name in sets]
         # On the connection that writes: behind what is on its way there.
@@ -285,10 +285,10 @@ class RedisBackend:
                 del made.strays[stream]
         return [stream for stream in some if stream in made.strays]
 
-    def _announce(self, stream: str) -> Command:
-        """Wake who watches a log: he has to read it."""
+    def _announce_gone(self, stream: str) -> Command:
+        """Tell who watches a log that it is no more: it is not to be taken for one that comes again."""
         news = self._keys.news(stream)
-        return Command(news, pack(self._now.asking.nodes.publish, news, b"0 "))
+        return Command(news, pack(self._now.asking.nodes.publish, news, b"0!0" + Outcome.INTERRUPTED.value.encode()))
 
     def _message(self, worker: str, note: bytes) -> Command:
         inbox = self._keys.inbox(worker)

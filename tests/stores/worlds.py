@@ -98,7 +98,7 @@ def _sqlite(clock: Clock, limits: Limits, place: Path, durability: Literal["loca
 
 
 def redis_kinds(version: str) -> list[StoreKind]:
-    def build(durability: Literal["local", "store"], clock: FakeClock, limits: Limits, place: Path) -> RedisStore:
+    def build(durability: Literal["local", "store"], clock: Clock, limits: Limits, place: Path) -> RedisStore:
         return RedisStore(
             shared(version).url,
             prefix=f"{place.name}:",
@@ -110,7 +110,7 @@ def redis_kinds(version: str) -> list[StoreKind]:
             owner_share=limits.owner_share,
             durability=durability,
             clock=clock,
-            timing=PROMPT,
+            timing=timing_of(limits),
         )
 
     return [
