@@ -30,11 +30,11 @@ from .waiters import Waiters
 
 logger = logging.getLogger("streamware.stores")
 
-BATCH_ENTRIES = 1000
+BATCH_ENTRIES = 2000
 #: A batch of more entries than these is followed by a longer window, in proportion: an entry costs more than an event.
 BUSY_ENTRIES = 100
 WIDEST = 3.75
-BATCH_BYTES = 512 * 1024
+BATCH_BYTES = 2 * 1024 * 1024
 BACKLOG_PER_LOG = 1024 * 1024
 BACKLOG = 64 * 1024 * 1024
 #: A batch that took so long may have let a backlog grow, and while the store is away it is weighed so often.

@@ -33,6 +33,7 @@ from .sqlite_batches import Batches, renew
 from .sqlite_changes import Bounds, Times
 from .sqlite_desk import Desk
 from .sqlite_file import identity, open_file, tag_of, unavailable
+from .sqlite_fresh import Fresh
 from .sqlite_wakes import Wakes
 
 #: Without datagrams, how often what was added is looked for.
@@ -77,6 +78,7 @@ class SQLiteBackend:
         self._logs: dict[int, str] = {}  # watched: log, stream
         self._watched: dict[str, int] = {}  # the other way round
         self._seen = 0
+        self._fresh = Fresh()  # the read desk's
         self._scanning: asyncio.Task[None] | None = None
         self._more = False  # something was added while it was read
         self._poll: TimerHandle | None = None
@@ -93,7 +95,7 @@ class SQLiteBackend:
             self._loop = asyncio.get_running_loop()
             self._batches = Batches(worker, self._now, self._bounds.ttl)
             self._write_desk = Desk(self.name, self._path, "write", self._opened)
-            self._read_desk = Desk(self.name, self._path, "read", self._prepare)
+            self._read_desk = Desk(self.name, self._path, "read", self._reopened)
             self._checkpoint_desk = Desk(self.name, self._path, "checkpoint")
             self._desks = [self._write_desk, self._read_desk, self._checkpoint_desk]
             self._wakes = Wakes(self._path.with_name(f"{self._path.name}-wakes"), worker, self._hear)
@@ -159,22 +161,25 @@ class SQLiteBackend:
 
     async def read(self, stream: str, after: int) -> Page | None:
         now, ttl = self._now(), self._bounds.tombstone_ttl
-        return await self._read_desk.do(lambda connection: reads.page(connection, stream, after, now, ttl))
+        return await self._read_desk.do(lambda connection: reads.page(connection, self._fresh, stream, after, now, ttl))
 
     async def state(self, stream: str) -> State | Tombstone | None:
         now, ttl = self._now(), self._bounds.tombstone_ttl
-        return await self._read_desk.do(lambda connection: reads.state(connection, stream, now, ttl))
+        return await self._read_desk.do(lambda connection: reads.state(connection, self._fresh, stream, now, ttl))
 
     async def end(self, stream: str, outcome: Outcome) -> Outcome | None:
         worker, expires = self._batches.worker, self._now() + self._bounds.ttl
-        ended = await self._write_desk.do(lambda connection: changes.end(connection, worker, stream, outcome, expires))
+        fresh = self._batches.fresh
+        ended = await self._write_desk.do(
+            lambda connection: changes.end(connection, fresh, worker, stream, outcome, expires)
+        )
         self._wake_followers()
         return ended
 
     async def forget(self, stream: str) -> None:
         def forget(connection: sqlite3.Connection) -> None:
             self._batches.forget(stream)
-            changes.forget(connection, self._batches.worker, stream)
+            changes.forget(connection, self._batches.fresh, self._batches.worker, stream)
 
         await self._write_desk.do(forget)
         self._wake_followers()
@@ -186,6 +191,7 @@ class SQLiteBackend:
             # What is fresh may be in pages as well: nothing has to go for it.
             self._batches.merge(connection, hurry=changes.used(connection) >= bounds.max_bytes)
             self._batches.may_create = changes.tidy(connection, bounds, times)
+            self._batches.fresh.forget()  # it is seldom wanted here, and large
 
         await self._write_desk.do(tidy)
         if self._watched:
@@ -321,8 +327,8 @@ class SQLiteBackend:
             if found is None or found.buried:
                 return None
             self._logs[found.id] = stream  # before anything of it can be told
-            reads.watch(connection, found.id)
-            return found.id, found.worker, reads.top(connection)
+            self._fresh.refresh(connection)
+            return found.id, found.worker, self._fresh.top
 
         watched = await self._read_desk.do(watch)
         if watched is None:
@@ -342,13 +348,10 @@ class SQLiteBackend:
             self._logs.pop(log, None)
             if not self._watched:
                 self._stop_polling()
-            await self._read_desk.do(lambda connection: reads.unwatch(connection, log))
 
-    def _prepare(self, connection: sqlite3.Connection) -> None:
+    def _reopened(self, connection: sqlite3.Connection) -> None:
         """A new connection of the read desk: on its thread."""
-        reads.prepare(connection)
-        for log in list(self._logs):
-            reads.watch(connection, log)
+        self._fresh.forget()
 
     def _say_that_we_follow(self) -> None:
         if self._wakes.listening:
@@ -371,7 +374,8 @@ class SQLiteBackend:
             while self._more and self._watched:
                 self._more = False
                 seen = self._seen
-                added = await self._read_desk.do(lambda connection: reads.added(connection, seen))  # noqa: B023
+                logs = list(self._logs)
+                added = await self._read_desk.do(partial(self._added, seen, logs))
                 self._seen = added.top
                 if added.missed:
                     self._on_signal(Resync())
@@ -384,6 +388,9 @@ class SQLiteBackend:
             self._on_signal(Resync())  # whoever reads finds out what is the matter
         finally:
             self._scanning = None
+
+    def _added(self, seen: int, logs: Sequence[int], connection: sqlite3.Connection) -> reads.Added:
+        return reads.added(connection, self._fresh, seen, logs)
 
     def _poll_for_now(self) -> None:
         """Somebody who produces does not know that we follow, and will not wake us."""

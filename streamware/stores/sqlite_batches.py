@@ -13,28 +13,37 @@ Rules:
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from . import sqlite_fresh as fresh
 from .backend import LOST, PAGE_BYTES, PAGE_EVENTS, TAKEN, Entry, Verdict, Written
 from .base import Outcome
 from .records import encode_events, encode_head
 from .sqlite_file import transaction
+from .sqlite_fresh import Fresh, NewRow
 
 #: So much of ours in ``fresh`` is enough: to read there means to look at all of it.
-MERGE_ROWS = 30_000
-MERGE_BYTES = 8 * 1024 * 1024
+MERGE_ROWS = 15_000
+MERGE_BYTES = 4 * 1024 * 1024
 MERGE_SECONDS = 2.0
 #: Rows of ``fresh`` stay so long at least.
 FRESH_SECONDS = 0.3
 
-ADD_FRESH = (
-    "INSERT INTO fresh (n, worker, log, first, last, events, outcome, unfinished) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-)
 _ADD_PAGE = "INSERT OR REPLACE INTO pages (log, first, last, events) VALUES (?, ?, ?, ?)"
+#: The same for many at once, in one step: their bytes one after the other, and where each of them is.
+_ADD_PAGES = (
+    "INSERT OR REPLACE INTO pages (log, first, last, events)"
+    " SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),"
+    " substr(?1, json_extract(value, '$[3]'), json_extract(value, '$[4]')) FROM json_each(?2)"
+)
+#: From so many on.
+MANY = 4
+
 _RENEW = "INSERT INTO workers (name, renewed) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET renewed = excluded.renewed"
 
 
@@ -64,7 +73,7 @@ class _Change:
 
 class Batches:
     """One worker's. ``now``: wall time; ``ttl``: of a log that has ended. ``worker``: its number in the file;
-    ``may_create``: there is room for another log."""
+    ``fresh``: what this thread knows of that; ``may_create``: there is room for another log."""
 
     def __init__(self, name: str, now: Callable[[], float], ttl: float) -> None:
         self._name = name
@@ -75,6 +84,7 @@ class Batches:
         self._rows = 0
         self._bytes = 0
         self._merged = time.monotonic()
+        self.fresh = Fresh()
         self.worker = 0
         self.may_create = True
 
@@ -82,6 +92,7 @@ class Batches:
         """A new connection: what was known of the file may be wrong."""
         self._own.clear()
         self._written.clear()
+        self.fresh.forget()
         self.worker = renew(connection, self._name)
 
     def forget(self, stream: str) -> None:
@@ -113,10 +124,9 @@ class Batches:
         while self._written and self._written[0][0] < now - FRESH_SECONDS:
             mark = self._written.popleft()[1]
         loose = [own for own in self._own.values() if own.loose]
+        pages = [(own.log, own.first, own.top, encode_events(own.loose)) for own in loose]
         with transaction(connection):
-            connection.executemany(
-                _ADD_PAGE, [(own.log, own.first, own.top, encode_events(own.loose)) for own in loose]
-            )
+            add_pages(connection, pages)
             connection.execute("DELETE FROM fresh WHERE worker = ? AND n <= ?", (self.worker, mark))
         for own in loose:
             own.loose, own.size, own.first = [], 0, own.top + 1
@@ -137,18 +147,19 @@ class _Batch:
                 "SELECT stream, last, outcome FROM logs WHERE worker = ? AND fenced", (batches.worker,)
             )
         }
-        (self._n,) = connection.execute("SELECT n FROM counter").fetchone()
-        self._rows: list[tuple[int, int, int, int, int, bytes | None, str | None, bool]] = []
+        self._n = 0
+        self._bytes = 0
+        self._rows: list[NewRow] = []
         self._pages: list[tuple[int, int, int, bytes]] = []
         self._trims: list[tuple[int, int]] = []
         self._ends: list[tuple[str, bool, int, float, int]] = []
-        self._plain: list[tuple[_Own, Sequence[bytes | None], int]] = []
+        self._plain: list[tuple[_Own, Sequence[bytes | None]]] = []
         self._changes: list[_Change] = []
 
     def take(self, entries: Sequence[Entry]) -> list[Written]:
         """What becomes of each of ``entries``."""
         known, fenced, rows, plain = self._batches._own, self._fenced, self._rows, self._plain
-        worker, answers = self._worker, list[Written]()
+        answers = list[Written]()
         for entry in entries:
             own = known.get(entry.stream)
             events = entry.events
@@ -165,10 +176,8 @@ class _Batch:
             ):
                 answers.append(self._take(entry, own))
                 continue
-            data = encode_events(events)  # as a rule: more events of a log that is known
-            self._n += 1
-            rows.append((self._n, worker, own.log, entry.first, own.top + count, data, None, False))
-            plain.append((own, events, len(data)))
+            rows.append((own.log, entry.first, own.top + count, events, None, False))  # as a rule: more of a known log
+            plain.append((own, events))
             answers.append(TAKEN)
         return answers
 
@@ -199,7 +208,7 @@ class _Batch:
             log, outcome, last = row
             if outcome is not None:
                 return Written(Verdict.FENCED, last, Outcome(outcome))
-            top = last_of(connection, log)
+            top = last_of(connection, self._batches.fresh, log)
             return _Own(log, top, top + 1)
         if entry.head is None:
             return LOST
@@ -218,10 +227,8 @@ class _Batch:
         change = _Change(entry.stream, own, first, events)
         outcome = None if entry.outcome is None else entry.outcome.value
         if events or outcome is not None:
-            data = encode_events(events) if events else None
-            self._n += 1
-            self._rows.append((self._n, self._worker, own.log, first, last, data, outcome, entry.unfinished))
-            change.size = 0 if data is None else len(data)
+            self._rows.append((own.log, first if events else last + 1, last, events, outcome, entry.unfinished))
+            change.size = sum(len(event) for event in events if event is not None)
         gap = bool(own.loose) and first > own.top + 1
         size, count = own.size + change.size, len(own.loose) + len(events)
         if gap or outcome is not None or size >= PAGE_BYTES or count >= PAGE_EVENTS:
@@ -244,10 +251,9 @@ class _Batch:
         connection = self._connection
         if not self._rows:
             return
-        connection.execute("UPDATE counter SET n = ?", (self._n,))
-        connection.executemany(ADD_FRESH, self._rows)
+        self._n, self._bytes = fresh.add(connection, self._worker, self._rows)
         if self._pages:
-            connection.executemany(_ADD_PAGE, self._pages)
+            add_pages(connection, self._pages)
         if self._trims:
             connection.executemany("DELETE FROM pages WHERE log = ? AND last < ?", self._trims)
         if self._ends:
@@ -258,19 +264,16 @@ class _Batch:
     def learn(self) -> tuple[int, int, int]:
         """It is committed: know it. How many rows it has added, how many bytes, and the last ``n``."""
         known = self._batches._own
-        added = 0
-        for own, events, size in self._plain:
+        for own, events in self._plain:
             if not own.loose:
                 own.first = own.top + 1
             own.top += len(events)
             own.loose += events
-            own.size += size
-            added += size
+            own.size += sum(len(event) for event in events if event is not None)
         ended = {log for *_, log in self._ends}
         for change in self._changes:
             self._learn(known, change, ended)
-            added += change.size
-        return len(self._rows), added, self._n
+        return len(self._rows), self._bytes, self._n
 
     def _learn(self, known: dict[str, _Own], change: _Change, ended: set[int]) -> None:
         own = change.own
@@ -297,14 +300,22 @@ def renew(connection: sqlite3.Connection, name: str) -> int:
     return int(number)
 
 
-def next_n(connection: sqlite3.Connection, count: int) -> int:
-    """The first of ``count`` new numbers in ``fresh``."""
-    (n,) = connection.execute("UPDATE counter SET n = n + ? RETURNING n", (count,)).fetchone()
-    return int(n) - count + 1
+def add_pages(connection: sqlite3.Connection, pages: Sequence[tuple[int, int, int, bytes]]) -> None:
+    """Add pages: log, first seq, last seq, events."""
+    if len(pages) < MANY:
+        connection.executemany(_ADD_PAGE, pages)
+        return
+    places: list[tuple[int, int, int, int, int]] = []
+    begin = 1
+    for log, first, last, data in pages:
+        places.append((log, first, last, begin, len(data)))
+        begin += len(data)
+    connection.execute(_ADD_PAGES, (b"".join(data for *_, data in pages), json.dumps(places)))
 
 
-def last_of(connection: sqlite3.Connection, log: int) -> int:
+def last_of(connection: sqlite3.Connection, known: Fresh, log: int) -> int:
     """The last seq of a running log."""
     (paged,) = connection.execute("SELECT max(last) FROM pages WHERE log = ?", (log,)).fetchone()
-    (fresh,) = connection.execute("SELECT max(last) FROM fresh WHERE log = ?", (log,)).fetchone()
-    return max(paged or 0, fresh or 0)
+    known.refresh(connection)
+    extent = known.extent(log)
+    return max(paged or 0, extent[1] if extent is not None else 0)

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .base import Claim, Outcome
-from .sqlite_batches import ADD_FRESH, last_of, next_n
+from .records import encode_events
+from .sqlite_batches import add_pages, last_of
 from .sqlite_file import transaction
+from .sqlite_fresh import Fresh, add
 
 #: So many logs are buried, and so many tombstones removed, in one go.
 TIDY_LOGS = 100
@@ -57,7 +59,9 @@ class Bounds:
 # -- logs
 
 
-def end(connection: sqlite3.Connection, worker: int, stream: str, outcome: Outcome, expires: float) -> Outcome | None:
+def end(
+    connection: sqlite3.Connection, fresh: Fresh, worker: int, stream: str, outcome: Outcome, expires: float
+) -> Outcome | None:
     """As ``Backend.end``, by ``worker``."""
     with transaction(connection):
         row = connection.execute("SELECT id, outcome FROM logs WHERE stream = ?", (stream,)).fetchone()
@@ -66,8 +70,8 @@ def end(connection: sqlite3.Connection, worker: int, stream: str, outcome: Outco
         log, ended = row
         if ended is not None:
             return Outcome(ended)
-        _make_pages(connection, log)
-        last = last_of(connection, log)
+        _make_pages(connection, fresh, log)
+        last = last_of(connection, fresh, log)
         connection.execute(
             "UPDATE logs SET outcome = ?, last = ?, fenced = 1, expires = ? WHERE id = ?",
             (outcome.value, last, expires, log),
@@ -76,29 +80,26 @@ def end(connection: sqlite3.Connection, worker: int, stream: str, outcome: Outco
     return outcome
 
 
-def _make_pages(connection: sqlite3.Connection, log: int) -> None:
-    """Move what is only fresh of a log to its pages: its worker will not."""
-    connection.execute(
-        "INSERT OR IGNORE INTO pages (log, first, last, events) SELECT log, first, last, events FROM fresh"
-        " WHERE log = ?1 AND events IS NOT NULL"
-        " AND last > coalesce((SELECT max(last) FROM pages WHERE log = ?1), 0)",
-        (log,),
-    )
+def _make_pages(connection: sqlite3.Connection, fresh: Fresh, log: int) -> None:
+    """Make pages of what is only fresh of a log: its worker will not."""
+    (paged,) = connection.execute("SELECT max(last) FROM pages WHERE log = ?", (log,)).fetchone()
+    fresh.refresh(connection)
+    rows = [row for row in fresh.of(log) if row.last >= row.first and row.last > (paged or 0)]
+    add_pages(connection, [(log, row.first, row.last, encode_events(row.decoded())) for row in rows])
 
 
 def _say_ended(connection: sqlite3.Connection, worker: int, log: int, last: int, outcome: Outcome) -> None:
-    row = (next_n(connection, 1), worker, log, last + 1, last, None, outcome.value, False)
-    connection.execute(ADD_FRESH, row)
+    add(connection, worker, [(log, last + 1, last, (), outcome.value, False)])
 
 
-def forget(connection: sqlite3.Connection, worker: int, stream: str) -> None:
+def forget(connection: sqlite3.Connection, fresh: Fresh, worker: int, stream: str) -> None:
     """As ``Backend.forget``. Whoever follows the log is told that it was interrupted."""
     with transaction(connection):
         row = connection.execute("SELECT id, outcome FROM logs WHERE stream = ?", (stream,)).fetchone()
         if row is not None:
             log, ended = row
             if ended is None:
-                _say_ended(connection, worker, log, last_of(connection, log), Outcome.INTERRUPTED)
+                _say_ended(connection, worker, log, last_of(connection, fresh, log), Outcome.INTERRUPTED)
             connection.execute("DELETE FROM pages WHERE log = ?", (log,))
             connection.execute("DELETE FROM logs WHERE id = ?", (log,))
         connection.execute("DELETE FROM claims WHERE stream = ?", (stream,))

@@ -1,8 +1,8 @@
 """The database file of a ``SQLiteStore``: how it is opened, what is in it, and what its errors mean.
 
-``fresh`` takes what is written, in the order of ``n`` and with no index, so that a batch of a thousand logs touches few
-pages. A worker moves its own from there to ``pages``, which is found by log, whenever there is enough of it. What is in
-both, or in two pages, is the same: events are told apart by seq. ``workers.renewed`` is ``time.monotonic``, which all
+``fresh`` takes what is written, one row a batch of all logs (``sqlite_fresh.py``). A worker moves its own from there to
+``pages``, which is found by log, whenever there is enough of it. What is in both, or in two pages, is the same: events
+are told apart by seq. ``workers.renewed`` is ``time.monotonic``, which all
 processes of a machine share; everything else is wall time, so that it outlives a boot.
 """
 
@@ -45,14 +45,9 @@ CREATE INDEX IF NOT EXISTS stopping ON logs (worker) WHERE stop AND outcome IS N
 CREATE INDEX IF NOT EXISTS fenced ON logs (worker) WHERE fenced;
 CREATE INDEX IF NOT EXISTS ended ON logs (buried, expires) WHERE outcome IS NOT NULL;
 CREATE TABLE IF NOT EXISTS fresh (
-    n INTEGER PRIMARY KEY,
+    n INTEGER PRIMARY KEY AUTOINCREMENT, -- without holes, but for rows that were removed
     worker INTEGER NOT NULL,
-    log INTEGER NOT NULL,
-    first INTEGER NOT NULL,
-    last INTEGER NOT NULL,
-    events BLOB,
-    outcome TEXT,
-    unfinished INTEGER NOT NULL DEFAULT 0
+    entries BLOB NOT NULL
 );
 CREATE TABLE IF NOT EXISTS pages (
     log INTEGER NOT NULL,
@@ -61,10 +56,6 @@ CREATE TABLE IF NOT EXISTS pages (
     events BLOB NOT NULL,
     PRIMARY KEY (log, last)
 );
-CREATE TABLE IF NOT EXISTS counter (
-    n INTEGER NOT NULL -- of the newest row that was ever in fresh
-);
-INSERT INTO counter SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM counter);
 CREATE TABLE IF NOT EXISTS claims (
     key TEXT PRIMARY KEY,
     stream TEXT NOT NULL,

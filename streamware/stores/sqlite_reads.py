@@ -10,9 +10,10 @@ from .backend import PAGE_BYTES, PAGE_EVENTS, Entry, Page, State
 from .base import Outcome, Tombstone
 from .records import decode_events, decode_head, tombstone
 from .sqlite_changes import Times
+from .sqlite_fresh import Fresh
 
-#: Who has missed more rows than these looks at the logs instead.
-SCAN_ROWS = 20_000
+#: Who has missed more batches than these looks at the logs instead.
+SCAN_BATCHES = 1000
 
 _LOG = (
     "SELECT logs.id, head, outcome, unfinished, last, buried, expires, name FROM logs"
@@ -48,7 +49,9 @@ def find(connection: sqlite3.Connection, stream: str, now: float, tombstone_ttl:
     )
 
 
-def state(connection: sqlite3.Connection, stream: str, now: float, tombstone_ttl: float) -> State | Tombstone | None:
+def state(
+    connection: sqlite3.Connection, fresh: Fresh, stream: str, now: float, tombstone_ttl: float
+) -> State | Tombstone | None:
     """As ``Backend.state``."""
     with _snapshot(connection):
         found = find(connection, stream, now, tombstone_ttl)
@@ -57,11 +60,13 @@ def state(connection: sqlite3.Connection, stream: str, now: float, tombstone_ttl
         head = decode_head(found.head)
         if found.buried:
             return tombstone(head, found.outcome or Outcome.INTERRUPTED, found.last)
-        first, last = _extent(connection, found)
+        first, last = _extent(connection, fresh, found)
         return State(head, found.worker, first, last, found.outcome, found.unfinished)
 
 
-def page(connection: sqlite3.Connection, stream: str, after: int, now: float, tombstone_ttl: float) -> Page | None:
+def page(
+    connection: sqlite3.Connection, fresh: Fresh, stream: str, after: int, now: float, tombstone_ttl: float
+) -> Page | None:
     """As ``Backend.read``."""
     with _snapshot(connection):
         found = find(connection, stream, now, tombstone_ttl)
@@ -76,15 +81,12 @@ def page(connection: sqlite3.Connection, stream: str, after: int, now: float, to
         )
         last = found.last
         if found.outcome is None:
-            _, last = _extent(connection, found)
+            _, last = _extent(connection, fresh, found)
             if not full:
                 begun = first if events else after + 1
-                fresh = connection.execute(
-                    "SELECT first, last, events FROM fresh WHERE log = ? AND last > ? AND events IS NOT NULL"
-                    " ORDER BY n",
-                    (found.id, begun + len(events) - 1),
-                )
-                first, events, _ = _splice(fresh, after, events, first)
+                here = begun + len(events) - 1
+                rows = (row for row in fresh.of(found.id) if row.last >= row.first and row.last > here)
+                first, events, _ = _splice(((r.first, r.last, bytes(r.events)) for r in rows), after, events, first)
         if not events:
             first = max(after, last) + 1
         return Page(first, events, last, found.outcome, found.unfinished)
@@ -116,7 +118,7 @@ def _splice(
     return first, events, False
 
 
-def _extent(connection: sqlite3.Connection, found: Found) -> tuple[int, int]:
+def _extent(connection: sqlite3.Connection, fresh: Fresh, found: Found) -> tuple[int, int]:
     """The first and the last seq of a log."""
     first = last = None
     row = connection.execute("SELECT first FROM pages WHERE log = ? ORDER BY last LIMIT 1", (found.id,)).fetchone()
@@ -125,10 +127,9 @@ def _extent(connection: sqlite3.Connection, found: Found) -> tuple[int, int]:
         (last,) = connection.execute("SELECT max(last) FROM pages WHERE log = ?", (found.id,)).fetchone()
     if found.outcome is not None:
         return first or found.last + 1, found.last
-    begins, ends = connection.execute(
-        "SELECT min(first), max(last) FROM fresh WHERE log = ? AND events IS NOT NULL", (found.id,)
-    ).fetchone()
-    last = max(last or 0, ends or 0)
+    fresh.refresh(connection)
+    begins, ends = fresh.extent(found.id) or (None, 0)
+    last = max(last or 0, ends)
     return first or begins or last + 1, last
 
 
@@ -137,63 +138,35 @@ def _extent(connection: sqlite3.Connection, found: Found) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What was added to ``fresh`` behind some ``n``. ``top``: the newest ``n``; ``missed``: some of it is gone already,
-    or too much to tell."""
+    """What was added behind some batch. ``top``: the newest batch; ``rows``: by log, entries without a stream;
+    ``missed``: some of it is gone already, or too much to tell."""
 
     top: int
     rows: list[tuple[int, Entry]]
     missed: bool
 
 
-def prepare(connection: sqlite3.Connection) -> None:
-    """Make a connection ready for ``watch`` and ``added``."""
-    connection.execute("CREATE TEMP TABLE IF NOT EXISTS watched (log INTEGER PRIMARY KEY)")
-
-
-def watch(connection: sqlite3.Connection, log: int) -> None:
-    """Tell of this log."""
-    connection.execute("INSERT OR IGNORE INTO temp.watched VALUES (?)", (log,))
-
-
-def unwatch(connection: sqlite3.Connection, log: int) -> None:
-    """No longer."""
-    connection.execute("DELETE FROM temp.watched WHERE log = ?", (log,))
-
-
-def top(connection: sqlite3.Connection) -> int:
-    """The newest ``n``."""
-    (n,) = connection.execute("SELECT n FROM counter").fetchone()
-    return int(n)
-
-
-def added(connection: sqlite3.Connection, seen: int) -> Added:
-    """What was added to the watched logs behind ``seen``, by log; entries without a stream."""
+def added(connection: sqlite3.Connection, fresh: Fresh, seen: int, logs: Iterable[int]) -> Added:
+    """What was added to ``logs`` behind batch ``seen``."""
     with _snapshot(connection):
-        newest = top(connection)
-        if newest == seen:
-            return Added(newest, [], False)
-        if not seen < newest <= seen + SCAN_ROWS:
-            return Added(newest, [], True)
-        (count,) = connection.execute("SELECT count(*) FROM fresh WHERE n > ?", (seen,)).fetchone()
-        rows = connection.execute(
-            "SELECT log, first, events, outcome, unfinished FROM fresh"
-            " WHERE n > ? AND log IN (SELECT log FROM temp.watched) ORDER BY n",
-            (seen,),
-        ).fetchall()
+        fresh.refresh(connection)
+    if not seen <= fresh.top <= seen + SCAN_BATCHES:
+        return Added(fresh.top, [], True)
+    rows, missed = fresh.since(seen, logs)
     entries = [
         (
-            log,
+            row.log,
             Entry(
                 "",
-                first,
-                () if data is None else decode_events(data),
-                outcome=None if outcome is None else Outcome(outcome),
-                unfinished=bool(unfinished),
+                row.first,
+                row.decoded(),
+                outcome=None if row.outcome is None else Outcome(row.outcome),
+                unfinished=row.unfinished,
             ),
         )
-        for log, first, data, outcome, unfinished in rows
+        for row in rows
     ]
-    return Added(newest, entries, count < newest - seen)
+    return Added(fresh.top, entries, missed)
 
 
 # -- this worker's own

@@ -18,9 +18,13 @@ from typing import Any
 import pytest
 
 from streamware import ConfigurationError, CountingObserver, SQLiteStore, StoreFull, StoreUnavailable
+from streamware.clock import LoopClock
 from streamware.stores import sqlite_changes
 from streamware.stores.base import Outcome, ProducerLog, Tombstone
 from streamware.stores.remote_log import RemoteLog
+from streamware.stores.shared import SharedOptions, SharedStore
+from streamware.stores.sqlite_backend import SQLiteBackend
+from streamware.stores.sqlite_changes import Bounds
 from streamware.stores.timing import Timing
 from streamware.testing import FakeClock
 from streamware.wire.cursor import new_stream_id
@@ -270,6 +274,31 @@ async def test_what_waits_to_be_written_is_bounded_and_the_producer_waits(opened
         await asyncio.sleep(0.1)
         assert not room.done()
     assert await asyncio.wait_for(room, 5) is True
+
+
+async def test_what_waits_to_be_written_is_bounded_for_the_whole_worker(opened: Opened) -> None:
+    clock = LoopClock()
+    backend = SQLiteBackend(opened.path, Bounds(300, 300, 10**9), clock, clock.now)
+    options = SharedOptions(backlog_per_log=100_000, backlog=300_000)
+    store = SharedStore(backend, options, clock=clock, observer=opened.observer, timing=SHORT)
+    await store.start()
+    try:
+        logs = [await store.create(new_stream_id(store.tag), head(f"client:{n}"), window=10**6) for n in range(10)]
+        with locked(opened.path):
+            for log in logs:
+                for _ in range(5):
+                    assert log.append(b"x" * 10_000) is True, "below its own bound"
+            await until(lambda: opened.observer.counts.get(("store.backlog_full", "")))
+            assert [log.append(b"x") for log in logs] == [False] * 10
+            rooms = [asyncio.ensure_future(log.room()) for log in logs]
+            await asyncio.sleep(0.2)
+            assert not any(room.done() for room in rooms)
+        assert await asyncio.wait_for(asyncio.gather(*rooms), 5) == [True] * 10
+        assert [log.append(b"x") for log in logs] == [True] * 10
+        await asyncio.wait_for(store.flush(), 5)
+        assert opened.observer.counts["store.backlog_full", ""] == 1
+    finally:
+        await store.aclose()
 
 
 async def test_a_locked_file_holds_up_no_end(opened: Opened) -> None:
