@@ -43,6 +43,7 @@ async def works(url: object, prefix: str = "t:") -> None:
         assert await b.store.stop(log.stream)
         assert await far.end() == sent
         assert far.outcome is Outcome.STOPPED
+        await a.store.flush()
         await b.store.forget(log.stream)
         assert await a.store.open(log.stream) is None
         await asyncio.to_thread(a.store._backend.renew)
