@@ -4,8 +4,8 @@ Rules:
 
 1. Three threads, each with a connection of its own: what is written, what is read, and checkpoints, which may take as
    long as the disk takes. The lease has a fourth, the core's.
-2. Who follows logs of others says so to their workers, which then wake it after each batch; it reads what was added for
-   all logs at once. Where there are no datagrams it looks every 20 ms, and only while it follows any.
+2. What one worker tells another goes by datagram. Where it may not be lost it is in the file, too; where it cannot be
+   sent it is left there, to be found within about a second.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import contextlib
 import os
 import sqlite3
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -24,32 +23,28 @@ from pathlib import Path
 import msgspec
 
 from ..exceptions import StoreUnavailable
-from ..types import Clock, TimerHandle
+from ..types import Clock
 from . import sqlite_changes as changes
 from . import sqlite_reads as reads
-from .backend import Appended, Entry, Page, Report, Reported, Resync, Signal, State, StopAsked, Written
+from .backend import Entry, Page, Report, Reported, Resync, Signal, State, StopAsked, Written
 from .base import Claim, Outcome, Tombstone
 from .sqlite_batches import Batches, renew
 from .sqlite_changes import Bounds, Times
 from .sqlite_desk import Desk
 from .sqlite_file import identity, open_file, tag_of, unavailable
+from .sqlite_follow import ADDED, FOLLOWS, Follow
 from .sqlite_fresh import Fresh
 from .sqlite_wakes import Wakes
 
-#: Without datagrams, how often what was added is looked for.
-POLL_SECONDS = 0.02
-#: Who follows says so about once a second, and counts as one who does for so long.
-FOLLOWS_SECONDS = 5.0
 #: Beyond so much the write-ahead log is moved into the file.
 CHECKPOINT_BYTES = 4 * 1024 * 1024
 #: Beyond so much whoever writes has to wait until that is done, so that it begins anew.
 RESTART_BYTES = 16 * 1024 * 1024
 REPORTS = 200
-MAX_FOLLOWERS = 1000
 JOIN_SECONDS = 2.0
 
-# Datagrams and letters: one byte that says what, then the rest.
-ADDED, FOLLOWS, STOP, REPORT = b"a", b"f", b"s", b"r"
+# The first byte of a datagram, or of a letter; see ``sqlite_follow.py`` for more.
+STOP, REPORT = b"s", b"r"
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_reports = msgspec.msgpack.Decoder(tuple[str, list[tuple[str, int, int]]]).decode
@@ -75,16 +70,8 @@ class SQLiteBackend:
         self._lease_connection: sqlite3.Connection | None = None
         self._lease_file: tuple[int, int] | None = None
         self._lease_lock = threading.Lock()
-        self._logs: dict[int, str] = {}  # watched: log, stream
-        self._watched: dict[str, int] = {}  # the other way round
-        self._seen = 0
         self._fresh = Fresh()  # the read desk's
-        self._scanning: asyncio.Task[None] | None = None
-        self._more = False  # something was added while it was read
-        self._poll: TimerHandle | None = None
-        self._followers: dict[str, float] = {}  # workers that follow logs, and when they last said so
         self._checkpoint: asyncio.Task[None] | None = None
-        self._kept: set[asyncio.Task[None]] = set()
 
     # -- lifecycle
 
@@ -95,10 +82,11 @@ class SQLiteBackend:
             self._loop = asyncio.get_running_loop()
             self._batches = Batches(worker, self._now, self._bounds.ttl)
             self._write_desk = Desk(self.name, self._path, "write", self._opened)
-            self._read_desk = Desk(self.name, self._path, "read", self._reopened)
+            self._read_desk = Desk(self.name, self._path, "read", lambda _: self._follow.reopened())
             self._checkpoint_desk = Desk(self.name, self._path, "checkpoint")
             self._desks = [self._write_desk, self._read_desk, self._checkpoint_desk]
             self._wakes = Wakes(self._path.with_name(f"{self._path.name}-wakes"), worker, self._hear)
+            self._follow = Follow(self._read_desk, self._fresh, self._wakes, worker, self._clock, self._find, on_signal)
         await self._write_desk.do(self._connected)
         self._wakes.open()
 
@@ -118,12 +106,10 @@ class SQLiteBackend:
             return
         self._closed = True
         self._wakes.close()
-        self._stop_polling()
-        tasks = [task for task in (self._scanning, self._checkpoint, *self._kept) if task is not None]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await self._follow.aclose()
+        if self._checkpoint is not None:
+            self._checkpoint.cancel()
+            await asyncio.wait([self._checkpoint])
         leaving = asyncio.ensure_future(self._write_desk.do(self._leave))
         await asyncio.wait([leaving], timeout=JOIN_SECONDS)
         for desk in self._desks:
@@ -133,12 +119,9 @@ class SQLiteBackend:
         await asyncio.wait([leaving])
         if not leaving.cancelled():
             leaving.exception()  # the others will find that this worker is dead
-        self._followers.clear()
-        self._watched.clear()
-        self._logs.clear()
 
     def _leave(self, connection: sqlite3.Connection) -> None:
-        self._batches.merge(connection, hurry=True)
+        self._batches.tidy(connection, hurry=True)
         changes.leave(connection, self._batches.worker)
 
     def _join(self) -> None:
@@ -156,7 +139,7 @@ class SQLiteBackend:
     async def write(self, entries: Sequence[Entry]) -> Sequence[Written]:
         answers = await self._write_desk.do(lambda connection: self._batches.write(connection, entries))
         if entries:
-            self._wake_followers()
+            self._follow.wake_followers()
         return answers
 
     async def read(self, stream: str, after: int) -> Page | None:
@@ -173,7 +156,7 @@ class SQLiteBackend:
         ended = await self._write_desk.do(
             lambda connection: changes.end(connection, fresh, worker, stream, outcome, expires)
         )
-        self._wake_followers()
+        self._follow.wake_followers()
         return ended
 
     async def forget(self, stream: str) -> None:
@@ -182,20 +165,19 @@ class SQLiteBackend:
             changes.forget(connection, self._batches.fresh, self._batches.worker, stream)
 
         await self._write_desk.do(forget)
-        self._wake_followers()
+        self._follow.wake_followers()
 
     async def tidy(self) -> None:
         times, bounds = self._times(), self._bounds
 
         def tidy(connection: sqlite3.Connection) -> None:
-            # What is fresh may be in pages as well: nothing has to go for it.
-            self._batches.merge(connection, hurry=changes.used(connection) >= bounds.max_bytes)
+            # What is fresh may be in pages as well: nothing else has to go for it.
+            self._batches.tidy(connection, hurry=changes.used(connection) >= bounds.max_bytes)
             self._batches.may_create = changes.tidy(connection, bounds, times)
             self._batches.fresh.forget()  # it is seldom wanted here, and large
 
         await self._write_desk.do(tidy)
-        if self._watched:
-            self._say_that_we_follow()
+        await self._follow.refresh()
         await self._read_mail()
         if self._checkpoint is None:
             self._checkpoint = asyncio.get_running_loop().create_task(self._move_log())
@@ -256,6 +238,15 @@ class SQLiteBackend:
 
     # -- to other workers
 
+    async def watch(self, stream: str) -> None:
+        await self._follow.watch(stream)
+
+    async def unwatch(self, stream: str) -> None:
+        self._follow.unwatch(stream)
+
+    def _find(self, connection: sqlite3.Connection, stream: str) -> reads.Found | None:
+        return reads.find(connection, stream, self._now(), self._bounds.tombstone_ttl)
+
     async def tell(self, reports: Sequence[Report]) -> None:
         by_owner: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
         for report in reports:
@@ -282,20 +273,15 @@ class SQLiteBackend:
         what, rest = datagram[:1], datagram[1:]
         with contextlib.suppress(ValueError):
             if what == ADDED:
-                self._look()
+                self._follow.look()
             elif what == FOLLOWS:
-                self._followed_by(rest.decode())
+                self._follow.followed_by(rest.decode())
             elif what == STOP:
                 self._on_signal(StopAsked(rest.decode()))
             elif what == REPORT:
                 worker, told = _decode_reports(rest)
                 for stream, readers, sent in told:
                     self._on_signal(Reported(worker, Report(stream, self._worker, readers, sent)))
-
-    def _followed_by(self, worker: str) -> None:
-        if worker not in self._followers and len(self._followers) < MAX_FOLLOWERS:
-            self._wakes.send(worker, ADDED)  # what was written before it was known of
-        self._followers[worker] = time.monotonic()
 
     async def _read_mail(self) -> None:
         worker = self._batches.worker
@@ -305,106 +291,6 @@ class SQLiteBackend:
         if letters:
             last = letters[-1][0]
             await self._write_desk.do(lambda connection: changes.clear_mail(connection, worker, last))
-
-    def _wake_followers(self) -> None:
-        if self._watched:
-            self._look()  # logs of the dead are ended here
-        if self._followers:
-            old = time.monotonic() - FOLLOWS_SECONDS
-            for worker, said in list(self._followers.items()):
-                if said < old:
-                    del self._followers[worker]
-                else:
-                    self._wakes.send(worker, ADDED)
-
-    # -- what is followed
-
-    async def watch(self, stream: str) -> None:
-        begins = not self._watched
-
-        def watch(connection: sqlite3.Connection) -> tuple[int, str, int] | None:
-            found = reads.find(connection, stream, self._now(), self._bounds.tombstone_ttl)
-            if found is None or found.buried:
-                return None
-            self._logs[found.id] = stream  # before anything of it can be told
-            self._fresh.refresh(connection)
-            return found.id, found.worker, self._fresh.top
-
-        watched = await self._read_desk.do(watch)
-        if watched is None:
-            return
-        log, owner, top = watched
-        if begins and not self._watched:
-            self._seen = top
-        self._watched[stream] = log
-        if owner != self._worker and not self._wakes.send(owner, FOLLOWS + self._worker.encode()):
-            self._poll_for_now()
-        if begins:
-            self._say_that_we_follow()
-
-    async def unwatch(self, stream: str) -> None:
-        log = self._watched.pop(stream, None)
-        if log is not None:
-            self._logs.pop(log, None)
-            if not self._watched:
-                self._stop_polling()
-
-    def _reopened(self, connection: sqlite3.Connection) -> None:
-        """A new connection of the read desk: on its thread."""
-        self._fresh.forget()
-
-    def _say_that_we_follow(self) -> None:
-        if self._wakes.listening:
-            self._stop_polling()
-        datagram = FOLLOWS + self._worker.encode()
-        for worker in self._wakes.others():
-            if not self._wakes.send(worker, datagram):
-                self._poll_for_now()
-
-    def _look(self) -> None:
-        """Something may have been added."""
-        if not self._watched or self._closed:
-            return
-        self._more = True
-        if self._scanning is None:
-            self._scanning = asyncio.get_running_loop().create_task(self._scan())
-
-    async def _scan(self) -> None:
-        try:
-            while self._more and self._watched:
-                self._more = False
-                seen = self._seen
-                logs = list(self._logs)
-                added = await self._read_desk.do(partial(self._added, seen, logs))
-                self._seen = added.top
-                if added.missed:
-                    self._on_signal(Resync())
-                for log, entry in added.rows:
-                    stream = self._logs.get(log)
-                    if stream is not None:
-                        entry.stream = stream
-                        self._on_signal(Appended(entry))
-        except StoreUnavailable:
-            self._on_signal(Resync())  # whoever reads finds out what is the matter
-        finally:
-            self._scanning = None
-
-    def _added(self, seen: int, logs: Sequence[int], connection: sqlite3.Connection) -> reads.Added:
-        return reads.added(connection, self._fresh, seen, logs)
-
-    def _poll_for_now(self) -> None:
-        """Somebody who produces does not know that we follow, and will not wake us."""
-        if self._poll is None and self._watched:
-            self._poll_again()
-
-    def _poll_again(self) -> None:
-        self._poll = self._clock.call_later(POLL_SECONDS, self._poll_again)
-        self._look()
-
-    def _stop_polling(self) -> None:
-        if self._poll is not None:
-            self._poll.cancel()
-            self._poll = None
 
 
 def _checkpoint(connection: sqlite3.Connection, *, restart: bool) -> None:

@@ -388,12 +388,30 @@ async def test_a_file_that_is_removed_is_written_once_more(opened: Opened) -> No
         for n in range(1, 11):
             each.append(b"%d\n\n" % n)
     await store.flush()
+    follower = await opened()
+    found = await follower.open(log.stream)
+    assert isinstance(found, RemoteLog)
+    reader = found.reader(0)
+    while reader.position < 10:
+        await read(reader)
+    following = asyncio.ensure_future(reader.read())
+    await asyncio.sleep(0.05)
     for path in opened.path.parent.glob("streams.db*"):
         if path.is_file():
             path.unlink()
     log.append(b"11\n\n")
     other = await opened()
-    for each, last in ((log, 11), (idle, 10)):
+    batch = await asyncio.wait_for(following, 5)
+    assert batch is not None
+    assert batch.events == [b"11\n\n"], "who follows it finds it again"
+    following = asyncio.ensure_future(reader.read())
+    await asyncio.sleep(0.2)
+    log.append(b"12\n\n")
+    batch = await asyncio.wait_for(following, 5)
+    assert batch is not None
+    assert batch.events == [b"12\n\n"], "and goes on following it"
+    reader.close()
+    for each, last in ((log, 12), (idle, 10)):
 
         async def comes(stream: str = each.stream, last: int = last) -> RemoteLog:
             while True:
