@@ -22,6 +22,8 @@ from types import TracebackType
 from typing import Any, Self
 
 VARIANTS = ("starlette", "streamware", "sse-starlette")
+#: The least that anything in Python could do: each event gets an id and is kept, and that is all (``Numbered``).
+FLOOR = "numbered"
 
 #: What the apps send, over and over: each holds one "{", for the client to count. As an event, 219 bytes.
 PAYLOADS = [f'{{"n":{number:07d},"text":"{"x" * 187}"}}' for number in range(1024)]
@@ -96,6 +98,8 @@ def build(variant: str, store: str) -> Any:
         return PlainTextResponse("hello world")
 
     app = Starlette(routes=[Route("/plain", plain), Route("/{kind}", stream)])
+    if variant == FLOOR:
+        return Numbered(app)
     if variant != "streamware":
         return app
     from streamware import HeartbeatMiddleware, Middleware, ResumeMiddleware, Stack
@@ -113,6 +117,27 @@ def opened(store: str) -> Any:
     from streamware import SQLiteStore
 
     return SQLiteStore(store)
+
+
+class Numbered:
+    """An app whose events get ids and are kept: no framing, no log that anybody could read, no resume. What it costs no
+    wrapper that makes streams resumable can do without."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        kept: list[bytes] = []
+
+        async def number(message: Any) -> None:
+            body = message.get("body")
+            if body:
+                body = b"%bid: %032d.%d\n\n" % (body[:-1], 0, len(kept) + 1)
+                kept.append(body)
+                message = {"type": "http.response.body", "body": body, "more_body": True}
+            await send(message)
+
+        await self.app(scope, receive, number if scope["type"] == "http" else send)
 
 
 class ServerProcess:
@@ -164,7 +189,7 @@ def cpu_of(pid: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("variant", choices=VARIANTS)
+    parser.add_argument("variant", choices=(*VARIANTS, FLOOR))
     parser.add_argument("loop", choices=("uvloop", "asyncio"))
     parser.add_argument("store")
     options = parser.parse_args()
