@@ -19,7 +19,7 @@ from streamware.stores.timing import Timing
 from streamware.testing import FakeClock, settle
 from streamware.types import Clock
 from streamware.wire.cursor import new_stream_id
-from tests.redis_server import binaries, shared
+from tests.redis_server import binaries, newest, shared
 
 T = TypeVar("T")
 
@@ -125,6 +125,8 @@ KINDS = [
     StoreKind("durable sqlite", durable_sqlite, shared=True, clocked=True, bounded=False),
     *[kind for version in binaries() for kind in redis_kinds(version)],
 ]
+#: Without the older ones of several versions of one server.
+DISTINCT = [kind for kind in KINDS if not kind.name.endswith(tuple(binaries())) or kind.name.endswith(newest())]
 CLOCKED = [kind for kind in KINDS if kind.clocked]
 SHARED = [kind for kind in KINDS if kind.shared]
 BOUNDED = [kind for kind in KINDS if kind.bounded]
