@@ -1,4 +1,9 @@
-"""CPU per event of many streams at a realistic pace, each with its own client."""
+"""CPU per event of many streams at a realistic pace, each with its own client.
+
+Every event is another stream's than the one before, so that what belongs to a stream is no longer in the processor's
+caches when its turn comes: each object that an event touches costs more than with one stream alone. ``numbered`` shows
+how much of that is the price of keeping events at all.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,7 @@ import asyncio
 
 from .load import PATIENCE, Lost, open_streams
 from .measure import BARE, Figure, Settings, in_turn, serving
-from .servers import ServerProcess
+from .servers import FLOOR, VARIANTS, ServerProcess
 
 TITLE = "CPU per event, many live streams"
 #: Streams, events a second of each, and what the ratio to the bare app is to be at most.
@@ -17,7 +22,7 @@ async def run(settings: Settings) -> list[Figure]:
     seconds = settings.pick(5, 2)
     figures: list[Figure] = []
     loop = settings.loops[0]
-    with serving(loop) as servers:
+    with serving(loop, (*VARIANTS, FLOOR)) as servers:
         for streams, rate, target in LOADS:
             delivered: dict[str, list[float]] = {variant: [] for variant in servers}
 

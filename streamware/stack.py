@@ -8,12 +8,14 @@ of any middleware but its rank, its paths and its hooks.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import ParamSpec, Protocol
 
 from .exceptions import ConfigurationError
 from .lifespan import serve_lifespan
-from .middleware.base import BaseMiddleware, Lifecycle
+from .middleware.base import BaseMiddleware, Lifecycle, Watch
 from .order import Layer, check_order
 from .types import AnyASGIApp, Receive, Scope, Send
 
@@ -72,6 +74,29 @@ class Middleware:
         return f"Middleware({', '.join([getattr(self.cls, '__name__', repr(self.cls)), *options])})"
 
 
+@dataclass(frozen=True, slots=True)
+class Short:
+    """The short way through a list of two: ``watch`` stands for the first, ``within`` is the second without its guard.
+
+    Nobody leaves a record on it. It may be gone where no other middleware of ours was ever made in this process: then
+    none is further in, to be misled about the order.
+    """
+
+    watch: Callable[[Scope, Receive, Send], Watch]
+    within: AnyASGIApp
+
+    @classmethod
+    def through(cls, layers: Sequence[Layer]) -> Short | None:
+        """The short way through ``layers``; None where it takes the long one."""
+        own = [layer.own for layer in layers if layer.own is not None]
+        if len(layers) != 2 or len(own) != 2:
+            return None
+        outer, inner = own
+        if not outer.frameless or not inner.selection.everything or "http" not in inner.scope_types:
+            return None
+        return cls(outer.watch, inner.handle)
+
+
 class Stack:
     """An app with middleware around it, the outermost first in the list. It is itself an ASGI app.
 
@@ -116,9 +141,23 @@ class Stack:
                 inner.selection.everything and ours.scope_types <= inner.scope_types for inner in own[place + 1 :]
             )
         self._hooks = [ours for ours in own if isinstance(ours, Lifecycle)]
+        for outer, inner in pairwise([None, *(layer.own for layer in layers)]):
+            if inner is not None:
+                inner.joined(outer)
+        self._family = len(own)
+        self._short = Short.through(layers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" and _on_asyncio():
+        kind = scope["type"]
+        short = self._short
+        if kind == "http" and short is not None and BaseMiddleware.made == self._family:
+            watch = short.watch(scope, receive, send)
+            try:
+                await short.within(scope, watch.receive, watch.send)
+            finally:
+                if watch.open:
+                    await watch.end()
+        elif kind == "lifespan" and _on_asyncio():
             await serve_lifespan(
                 scope, receive, send, chain=self._chain, own=self._hooks, hook_timeout=self._hook_timeout
             )

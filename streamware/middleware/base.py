@@ -49,6 +49,26 @@ class Lifecycle(Protocol):
         """Release resources. After the wrapped app's own shutdown."""
 
 
+class Watch(Protocol):
+    """What stands for a middleware on one connection, where that needs no frame of its own around the app."""
+
+    @property
+    def open(self) -> bool:
+        """Whether there is anything to ``end``."""
+        ...
+
+    async def receive(self) -> Message:
+        """The app's ``receive``."""
+        ...
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """The app's ``send``."""
+        ...
+
+    async def end(self) -> None:
+        """The app has returned, or raised."""
+
+
 class BaseMiddleware:
     """An ASGI middleware with ``paths``/``exclude`` and a rank. Subclasses set ``scope_types`` and write ``handle``.
 
@@ -57,6 +77,8 @@ class BaseMiddleware:
     """
 
     rank: ClassVar[int]
+    #: How many were ever made in this process, of any class.
+    made: ClassVar[int] = 0
     scope_types: frozenset[str] = frozenset({"http"})
 
     def __init_subclass__(cls) -> None:
@@ -78,6 +100,21 @@ class BaseMiddleware:
         #: True where a ``Stack`` has checked the order and another of ours, further in, sees every scope that this one
         #: does: that one leaves the rank for both, so that the scope is copied once at most.
         self.unguarded = False
+        BaseMiddleware.made += 1
+
+    # -- in a Stack: what saves frames there, for each costs every request
+
+    def joined(self, outer: BaseMiddleware | None) -> None:
+        """The ``Stack`` is built. ``outer``: the one of ours that this one stands directly within."""
+
+    def watch(self, scope: Scope, receive: Receive, send: Send) -> Watch:
+        """All that this middleware is to one HTTP connection, where it is ``frameless``."""
+        raise NotImplementedError  # for those that say that they are frameless
+
+    @property
+    def frameless(self) -> bool:
+        """Whether every HTTP connection that has no record may be given a ``watch``, in the caller's own frame."""
+        return False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]

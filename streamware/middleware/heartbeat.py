@@ -11,11 +11,10 @@ from collections.abc import Iterable
 from ..clock import LoopClock
 from ..exceptions import ConfigurationError
 from ..observe import NullObserver, Observer
-from ..record import KEY
 from ..streams.pulse import COMMENT, INFINITY, Lookout, PulseOptions
 from ..streams.websocket_pulse import WebSocketPulse
 from ..types import ASGIApp, Clock, Receive, Scope, Send
-from .base import BaseMiddleware
+from .base import BaseMiddleware, Watch
 
 
 class HeartbeatMiddleware(BaseMiddleware):
@@ -68,32 +67,30 @@ class HeartbeatMiddleware(BaseMiddleware):
             if wanted
         )
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not self.unguarded or not self.selection.everything or KEY in scope:
-            await super().__call__(scope, receive, send)
-            return
-        # What every request pays: this is ``handle`` without the frames that lead to it.
-        lookout = Lookout(self.options, scope, receive, send)
-        try:
-            await self.app(scope, lookout.receive, lookout.send)
-        finally:
-            if lookout.pulse is not None:
-                await lookout.pulse.end()
+    @property
+    def frameless(self) -> bool:
+        return self.unguarded and self.selection.everything and "http" in self.scope_types
+
+    def watch(self, scope: Scope, receive: Receive, send: Send) -> Lookout:
+        lookout = Lookout()
+        lookout.options = self.options
+        lookout.scope = scope
+        lookout.inner_receive = receive
+        lookout.inner_send = send
+        lookout.pulse = None
+        lookout.open = lookout.gone = lookout.quiet = False
+        return lookout
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        watch: Watch
         if scope["type"] == "http":
-            lookout = Lookout(self.options, scope, receive, send)
-            try:
-                await self.app(scope, lookout.receive, lookout.send)
-            finally:
-                if lookout.pulse is not None:
-                    await lookout.pulse.end()
-            return
-        pulse = WebSocketPulse(self.options, scope, receive, send)
+            watch = self.watch(scope, receive, send)
+        else:
+            watch = WebSocketPulse(self.options, scope, receive, send)
         try:
-            await self.app(scope, pulse.receive, pulse.send)
+            await self.app(scope, watch.receive, watch.send)
         finally:
-            await pulse.end()
+            await watch.end()
 
 
 def wrong(option: str, received: object, expected: str) -> ConfigurationError:

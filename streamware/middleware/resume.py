@@ -19,12 +19,12 @@ from ..paths import compile_globs, path_within_mount, patterns
 from ..stores.base import Store
 from ..stores.memory import MemoryStore
 from ..streams import resource, start
-from ..streams.asked import Reading, Request
+from ..streams.asked import LOOKED_AT, Reading, Request
 from ..streams.call import Call
 from ..streams.inbound import Inbound
 from ..streams.options import ByPath, Options
 from ..streams.owner import SESSION_COOKIES, identify
-from ..streams.pulse import Lookout
+from ..streams.pulse import Lookout, PulseOptions
 from ..streams.response import with_listed_headers
 from ..streams.worker import Worker
 from ..types import ASGIApp, Clock, Message, Receive, Scope, Send
@@ -143,6 +143,7 @@ class ResumeMiddleware(BaseMiddleware):
         self._reading = Reading(self._options.media_types, matches)
         self._worker = Worker(self._options)
         self._started = False
+        self._looked_out = False  # heartbeats, directly outside, tell of streams without a log
 
     @property
     def store(self) -> Store:
@@ -168,16 +169,38 @@ class ResumeMiddleware(BaseMiddleware):
 
     # -- requests
 
+    def joined(self, outer: BaseMiddleware | None) -> None:
+        if outer is None or not outer.frameless or not self.selection.everything or not self._reading.usual:
+            return
+        heartbeats: object = getattr(outer, "options", None)
+        if isinstance(heartbeats, PulseOptions):  # they look for the same: one look does for both
+            heartbeats.on_stream = self._missed
+            self._looked_out = True
+
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        reading = self._reading
+        if not reading.by_path:  # what every request pays: one pass over its headers
+            for name, value in scope.get("headers") or ():
+                if name in LOOKED_AT and (name != b"accept" or reading.accepts.get(value, True)):
+                    break
+            else:
+                query: bytes | None = scope.get("query_string")
+                if not query or resource.PARAMETER not in query:
+                    return self.app(scope, receive, send if self._looked_out else self._watched(scope, send))
+        return self._look_closely(scope, receive, send)
+
+    def _look_closely(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         asked = resource.asked_for(scope)
         if asked is None:
             request = self._reading.read(scope)
             if request is None or not _on_asyncio():
-                return self.app(scope, receive, self._watched(scope, send))
+                return self.app(scope, receive, send if self._looked_out else self._watched(scope, send))
         elif stream_tag(asked.stream) in self._worker.inner_tags:
+            _quiet(send)
             return self.app(scope, receive, send)  # we are the gateway of the Streamware that has it
         else:
             request = Request(asked.after, None, {}, is_eventsource_like(scope))
+        _quiet(send)
         return self._take_part(scope, receive, send, asked, request)
 
     async def _take_part(
@@ -204,11 +227,6 @@ class ResumeMiddleware(BaseMiddleware):
     def _watched(self, scope: Scope, send: Send) -> Send:
         """``send``, with a look at the start: an event stream that got no log is one that users will miss."""
 
-        heartbeats: object = getattr(send, "__self__", None)
-        if isinstance(heartbeats, Lookout) and self._reading.usual:  # they look for the same: one look does for both
-            heartbeats.on_stream = self._missed
-            return send
-
         def watch(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 message = with_listed_headers(message)
@@ -229,6 +247,13 @@ class ResumeMiddleware(BaseMiddleware):
             path,
             path,
         )
+
+
+def _quiet(send: Send) -> None:
+    """Whoever looks out at heartbeats' connection is not to report this one's stream: it is not without a log."""
+    lookout: object = getattr(send, "__self__", None)
+    if isinstance(lookout, Lookout):
+        lookout.quiet = True
 
 
 def _on_asyncio() -> bool:

@@ -75,14 +75,26 @@ class Batch:
     torn: bool = False
 
 
+class Sink(Protocol):
+    """A connection that may be given events while its reader waits, in place of waking the reader for each."""
+
+    def ready(self) -> bool:
+        """Whether it may be given the next event. Asked when its reader begins to wait."""
+        ...
+
+    def give(self, event: bytes) -> bool | None:
+        """Send one event. True where it has been sent, False where that has begun (the rest is the reader's: ``read``
+        then returns an empty batch), None where it would not. It never waits, and never raises."""
+        ...
+
+
 class LogReader(Protocol):
     """One reader's place in a log. Reading on says that what was read before has been sent."""
 
+    #: The seq of the last event that was read, or given to the sink; exact once ``read`` has returned.
     position: int
-    #: Where set, a store may call it with the next event while ``read`` waits, in place of waking it, when this is the
-    #: log's only reader. It returns True where the event has been sent, False where it has begun to send it (the rest
-    #: is the reader's: ``read`` then returns an empty batch), None where it would not; it must never wait or raise.
-    sink: Callable[[bytes], bool | None] | None
+    #: Where set, a store may give it the next events while ``read`` waits, when this is the log's only reader.
+    sink: Sink | None
 
     async def read(self) -> Batch | None:
         """The next events, waiting for them; at most about 64 KiB a batch. None once ``close`` was called."""

@@ -17,7 +17,7 @@ from typing import Protocol, cast
 
 from ..types import Clock
 from .backend import PAGE_BYTES, PAGE_EVENTS, Entry
-from .base import Batch, Head, Outcome
+from .base import Batch, Head, Outcome, Sink
 from .memory_log import Budget, MemoryLog
 from .memory_reader import MemoryReader
 from .waiters import Waiters
@@ -245,6 +245,10 @@ class LocalLog(MemoryLog):
     def _place(self, after: int) -> MemoryReader:
         return (PatientReader if self._durable else MemoryReader)(self, after, self._written_up_to(after))
 
+    def idle(self, place: MemoryReader, sink: Sink) -> None:
+        if not self._durable:  # what is fresh is in no store yet: the acknowledgement wakes the reader
+            super().idle(place, sink)
+
     def _find_foremost(self) -> None:
         super()._find_foremost()
         if self._elsewhere:
@@ -269,9 +273,6 @@ class PatientReader(MemoryReader):
     """A reader that gets nothing before the store has it."""
 
     __slots__ = ()
-
-    def give(self, event: bytes) -> None:
-        """What is fresh is in no store yet: the acknowledgement wakes us."""
 
     def _take(self) -> Batch | None:
         log = cast(LocalLog, self._log)

@@ -11,11 +11,11 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ..types import Clock
-from .base import Head, Outcome
+from .base import Head, Outcome, Sink
 from .memory_reader import MemoryReader
 
 
@@ -50,6 +50,7 @@ class MemoryLog:
         "_present",
         "_rooms",
         "_sent",
+        "_sink",
         "_trimmed",
         "_waiting",
         "_window",
@@ -95,11 +96,13 @@ class MemoryLog:
         self._sent = 0  # the highest seq that was sent to some reader
         self._foremost = 0  # bytes that the foremost reader connected now has been sent
         self._places: list[MemoryReader] = []
-        self._waiting: list[asyncio.Future[None]] = []
-        self._rooms: list[asyncio.Future[None]] = []
+        # Tuples, for most often there is none, or one, and an empty list for each would be paid by every log.
+        self._waiting: tuple[asyncio.Future[None], ...] = ()
+        self._rooms: tuple[asyncio.Future[None], ...] = ()
         self._audience: list[MemoryReader] | None = None  # of the large event under way, who still gets it
-        self._present: list[MemoryReader] = []  # who was there when it began
-        self._idle: MemoryReader | None = None  # the only reader, waiting, and willing to be given events directly
+        self._present: Sequence[MemoryReader] = ()  # who was there when it began
+        self._idle: MemoryReader | None = None  # the only reader, which waits, lacks nothing, and has a sink
+        self._sink: Sink | None = None  # that one; what was given to it is noted only when somebody wants to know
         self._outcome: Outcome | None = None
 
     # -- what both sides see
@@ -126,8 +129,8 @@ class MemoryLog:
         return len(self._places)
 
     def reader(self, after: int) -> MemoryReader:
+        self._end_idling()
         place = self._place(after)
-        self._idle = None
         self._places.append(place)
         self._find_foremost()
         self._plan_look()
@@ -158,8 +161,11 @@ class MemoryLog:
             return False
         self._events.append(event)
         written = self._written = self._written + len(event)
-        if self._idle is not None:
-            self._idle.give(event)
+        sink = self._sink
+        if sink is not None:
+            taken = sink.give(event)
+            if not taken:
+                self._hand_back(event, begun=taken is not None)
         elif self._waiting:
             self._wake()
         return written < self._look_at or self._look()
@@ -172,6 +178,7 @@ class MemoryLog:
     async def pass_by(self, piece: bytes, last: bool) -> None:
         if self._outcome is not None:
             return
+        self._end_idling()
         seq = self.last + 1
         if self._audience is None:
             self._audience = self._present = list(self._places)
@@ -188,7 +195,7 @@ class MemoryLog:
         self._audience = audience
         if last:
             self._audience = None
-            self._present = []
+            self._present = ()
             self._events.append(None)
             self._holes += 1
             self._plan_look()  # it has no bytes, and counts all the same
@@ -232,7 +239,39 @@ class MemoryLog:
         """What ``_written`` was behind event ``seq``."""
         return self._written - sum(map(_length, self._events[max(0, seq - self._base) :]))
 
+    def idle(self, place: MemoryReader, sink: Sink) -> None:
+        """``place`` is the only reader and begins to wait: what comes next may be given to its ``sink``."""
+        self._idle, self._sink = place, sink
+
+    def _end_idling(self) -> None:
+        """From here on nothing goes straight to a sink."""
+        if self._idle is not None:
+            self._note_given()
+            self._idle = self._sink = None
+
+    def _note_given(self) -> None:
+        """The idle reader has been sent all there is."""
+        place = self._idle
+        if place is not None:
+            place.position = self._sent = self.last
+            place.taken = place.sent = self._foremost = self._written
+
+    def _hand_back(self, event: bytes, *, begun: bool) -> None:
+        """The newest event, which the sink has only ``begun`` to send or has not taken, is the idle reader's."""
+        place = self._idle
+        self._end_idling()
+        if place is not None:
+            place.sent = self._foremost = self._written - len(event)
+            self._sent = self.last - 1
+            if begun:
+                place.in_flight = True
+            else:
+                place.position, place.taken = self._sent, place.sent
+            self._plan_look()
+        self._wake()
+
     def _find_foremost(self) -> None:
+        self._note_given()
         self._foremost = max((place.sent for place in self._places), default=0)
 
     def _too_far_ahead(self) -> bool:
@@ -240,6 +279,7 @@ class MemoryLog:
 
     def _look(self) -> bool:
         """Whether there is room for more; and when to look again. One comparison an event is all that bounds cost."""
+        self._note_given()
         room = not self._over_capacity() and not self._too_far_ahead()
         self._plan_look()
         return room
@@ -305,26 +345,26 @@ class MemoryLog:
 
     def _wait(self) -> asyncio.Future[None]:
         waiter = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
+        self._waiting += (waiter,)
         return waiter
 
     def _wake(self) -> None:
-        self._idle = None
+        self._end_idling()
         waiting = self._waiting
         if waiting:
-            self._waiting = []
+            self._waiting = ()
             for waiter in waiting:
                 if not waiter.done():
                     waiter.set_result(None)
 
     async def _wait_room(self) -> None:
         waiter = asyncio.get_running_loop().create_future()
-        self._rooms.append(waiter)
+        self._rooms += (waiter,)
         await waiter
 
     def give_room(self) -> None:
         """There may be room again: whoever waits for it looks for himself."""
-        waiting, self._rooms = self._rooms, []
+        waiting, self._rooms = self._rooms, ()
         for waiter in waiting:
             if not waiter.done():
                 waiter.set_result(None)

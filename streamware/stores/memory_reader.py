@@ -9,23 +9,23 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
-from .base import Batch
+from .base import Batch, Sink
 
 if TYPE_CHECKING:
     from .memory_log import MemoryLog
 
 READ_BYTES = 64 * 1024
 ASIDE_BYTES = 4096
+NO_PARCELS: dict[int, list[bytes]] = {}  # of all readers that never had one
 
 
 class MemoryReader:
     """A ``LogReader`` over a ``MemoryLog``. ``taken`` and ``sent`` count bytes as the log's ``_written`` does."""
 
     __slots__ = (
-        "_aside", "_closed", "_in_flight", "_log", "_parcels", "_torn", "pending", "position", "sent", "sink", "taken",
+        "_aside", "_closed", "_log", "_parcels", "_torn", "in_flight", "pending", "position", "sent", "sink", "taken",
     )  # fmt: skip
 
     def __init__(self, log: MemoryLog, after: int, taken: int) -> None:
@@ -35,10 +35,10 @@ class MemoryReader:
         self.sent = taken
         self._aside = b""
         self._closed = False
-        self._in_flight = False  # the sink has begun to send an event and could not end
-        self.sink: Callable[[bytes], bool | None] | None = None
+        self.in_flight = False  # the sink has begun to send an event and could not end
+        self.sink: Sink | None = None
         self._torn = False  # the start of a large event has gone out, its end has not
-        self._parcels: dict[int, list[bytes]] = {}  # by seq, the pieces of large events that were not yet read
+        self._parcels = NO_PARCELS  # by seq, the pieces of large events that were not yet read
         self.pending = 0  # bytes in them
 
     async def read(self) -> Batch | None:
@@ -49,24 +49,15 @@ class MemoryReader:
             batch = self._take()
             if batch is not None:
                 return batch
-            if self.sink is not None and len(log._places) == 1:
-                log._idle = self
-            await log._wait()
+            sink = self.sink
+            if sink is not None and len(log._places) == 1 and self.position == log.last and sink.ready():
+                log.idle(self, sink)
+            try:
+                await log._wait()
+            except BaseException:  # cancelled: nobody waits any more
+                log._end_idling()
+                raise
         return None
-
-    def give(self, event: bytes) -> None:
-        """Hand the log's newest event, the only one that this reader lacks, to its ``sink``; or else wake it."""
-        log = self._log
-        taken = None if self.sink is None else self.sink(event)
-        if taken:
-            self.position = log._sent = self.position + 1
-            self.taken = self.sent = log._foremost = log._written
-        else:
-            if taken is not None:
-                self.position += 1
-                self.taken = log._written
-                self._in_flight = True
-            log._wake()
 
     def close(self) -> None:
         if not self._closed:
@@ -81,6 +72,8 @@ class MemoryReader:
 
     def hand_piece(self, seq: int, piece: bytes) -> None:
         """A piece of event ``seq``, which is in no log."""
+        if self._parcels is NO_PARCELS:
+            self._parcels = {}
         self._parcels.setdefault(seq, []).append(piece)
         self.pending += len(piece)
 
@@ -91,8 +84,8 @@ class MemoryReader:
     def _take(self) -> Batch | None:
         """What is there now; None where there is nothing."""
         log = self._log
-        if self._in_flight:
-            self._in_flight = False
+        if self.in_flight:
+            self.in_flight = False
             return Batch((), self.position)
         if self._parcels and self.position + 1 in self._parcels:
             return self._take_pieces()

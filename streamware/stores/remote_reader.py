@@ -16,12 +16,12 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from ..exceptions import StoreUnavailable
 from ..types import Clock
-from .base import Batch, Outcome
+from .base import Batch, Outcome, Sink
 from .feed import Feed
 from .memory_reader import READ_BYTES
 from .timing import Timing
@@ -42,7 +42,7 @@ class RemoteReader:
     def __init__(self, feed: Feed, after: int, clock: Clock, timing: Timing) -> None:
         self.position = after
         self.sent = after
-        self.sink: Callable[[bytes], bool | None] | None = None
+        self.sink: Sink | None = None
         self._feed = feed
         self._clock = clock
         self._timing = timing

@@ -17,11 +17,12 @@ from .pulse import EVENT_STREAM, NDJSON
 LONE_KEY_LENGTH = 22
 KEY_BYTES = 1024
 _KNOWN_TYPES = 256
+_KNOWN_BYTES = 256
 _USUAL = NDJSON | {EVENT_STREAM}
 
 _TELLING = frozenset({b"accept", b"last-event-id", b"idempotency-key", b"prefer"})
 _MCP = frozenset({b"mcp-session-id", b"mcp-protocol-version"})
-_LOOKED_AT = _TELLING | _MCP
+LOOKED_AT = _TELLING | _MCP
 _NEVER = frozenset({"HEAD", "OPTIONS", "TRACE", "CONNECT"})
 
 
@@ -43,7 +44,7 @@ class Reading:
     """How requests are read. ``always``: matches the paths, within the mount, whose requests may get a log whatever
     they accept."""
 
-    __slots__ = ("_always", "_known", "_media_types", "_mention", "usual")
+    __slots__ = ("_always", "_known", "_media_types", "_mention", "accepts", "by_path", "usual")
 
     def __init__(self, media_types: frozenset[bytes], always: Callable[[str], object] | None) -> None:
         self._media_types = media_types
@@ -51,6 +52,10 @@ class Reading:
         self.usual = media_types <= _USUAL
         self._mention = re.compile(b"|".join(map(re.escape, sorted(media_types))), re.IGNORECASE).search
         self._always = always
+        #: True where a path alone may make a request one that gets a log.
+        self.by_path = always is not None
+        #: Of the values of Accept that most requests have, which name a stream.
+        self.accepts: dict[bytes, bool] = {}
         self._known: dict[bytes, bool] = {}  # a service has few content types, and looks one up at each response
 
     def could_ask(self, scope: Scope) -> bool:
@@ -72,17 +77,23 @@ class Reading:
                 return known
         return False
 
+    def _names_stream(self, accept: bytes) -> bool:
+        found = self._mention(accept) is not None
+        if len(self.accepts) < _KNOWN_TYPES and len(accept) <= _KNOWN_BYTES:
+            self.accepts[accept] = found
+        return found
+
     def read(self, scope: Scope) -> Request | None:
         """What ``scope`` asks; None for a request that gets no log whatever its response is."""
         given: list[tuple[bytes, bytes]] = scope.get("headers") or []
         asks = self._always is not None and bool(self._always(path_within_mount(scope)))
         telling = asks
         for name, value in given:
-            if name not in _LOOKED_AT:
+            if name not in LOOKED_AT:
                 continue
             if name in _MCP:
                 return None
-            if name != b"accept" or self._mention(value):
+            if name != b"accept" or (self.accepts.get(value, True) and self._names_stream(value)):
                 telling = True
         if not telling or scope["method"] in _NEVER:
             return None

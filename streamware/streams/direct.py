@@ -27,6 +27,7 @@ _SERVERS = ("uvicorn.protocols.http.",)
 
 STREAK = 3
 CREDIT = 16
+SENT = object()
 
 
 def shortcut(send: Send) -> tuple[Send, ResponsePulse | None] | None:
@@ -70,42 +71,52 @@ class DirectSend:
     running, that its events come one a tick, is believed for the next ``CREDIT`` events.
 
     What goes this way does not go through the pulse. It is whole events, which leave the pulse where it was, between
-    two; all that it has to know is when. While a heartbeat is under way, or the pulse is not between two events,
-    nothing goes this way.
+    two; all that it has to know is when, ``last``, and it asks. While a heartbeat is under way (``held``), or the pulse
+    is not between two events, nothing goes this way.
     """
 
-    __slots__ = ("_begin", "_credit", "_pulse", "_streak", "_tick", "_ticks", "error", "rest")
+    __slots__ = ("_begin", "_credit", "_now", "_pulse", "_streak", "_tick", "_ticks", "error", "held", "last", "rest")
 
     def __init__(self, send: Send, pulse: ResponsePulse | None, ticks: Ticks) -> None:
         self._begin = cast("Callable[[Message], Coroutine[object, None, None]]", send)  # ``shortcut`` has looked
         self._pulse = pulse
+        self._now = None if pulse is None else pulse.now
         self._ticks = ticks
         self._tick = -1
         self._streak = 0
         self._credit = 0
         self.rest: Rest | None = None
         self.error: BaseException | None = None
+        self.held = False
+        self.last = 0.0
+        if pulse is not None:
+            pulse.shortcut = self
 
-    def __call__(self, event: bytes) -> bool | None:
-        """As ``LogReader.sink``. It is not called once the client has left: its place in the log is closed then; nor
-        while a rest is open, for then the reader does not wait."""
+    def ready(self) -> bool:
+        """As ``Sink.ready``."""
+        pulse = self._pulse
+        return pulse is None or (pulse.beat is None and pulse.boundary.between)
+
+    def give(self, event: bytes) -> bool | None:
+        """As ``Sink.give``. It is not called once the client has left: its place in the log is closed then; nor while a
+        rest is open, for then the reader does not wait."""
+        if self.held:
+            return None
         if self._credit:
             self._credit -= 1
         elif not self._is_new_tick():
             return None
-        pulse = self._pulse
-        if pulse is not None:
-            if pulse.beat is not None or not pulse.boundary.between:
-                return None
-            pulse.last = pulse.now()
+        if self._now is not None:
+            self.last = self._now()
         steps = self._begin({"type": "http.response.body", "body": event, "more_body": True})
         try:
-            first = steps.send(None)
-        except StopIteration:
-            return True
+            first = next(steps.__await__(), SENT)  # no exception where it ends in this step, as it does
         except BaseException as error:
             self.error = error  # the reader's to raise: the producer has done nothing wrong
             return False
+        if first is SENT:
+            return True
+        pulse = self._pulse
         self._streak = self._credit = 0
         self.rest = Rest(steps, first)
         if pulse is not None:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 from ..types import Clock, Message, Receive, Scope
 from ..wire import headers
+from .pulse import Lookout
 
 UNREAD_BYTES = 64 * 1024
 
@@ -26,12 +27,15 @@ class Inbound:
     ``on_change`` is called at every message and at the client's leaving."""
 
     __slots__ = (
-        "_drain", "_pending", "_receive", "_unread", "_watch",
+        "_drain", "_lookout", "_pending", "_receive", "_unread", "_watch",
         "complete", "error", "gone", "on_change", "queue", "released",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
-        self._receive = receive
+        # Heartbeats would look at each message for the client's leaving: we do, and spare the frame in between.
+        lookout: object = getattr(receive, "__self__", None)
+        self._lookout = lookout if isinstance(lookout, Lookout) else None
+        self._receive = receive if self._lookout is None else self._lookout.inner_receive
         self._pending: asyncio.Future[Message] | None = None
         self._unread = 0
         self._watch = False
@@ -151,6 +155,8 @@ class Inbound:
             message = pending.result()
             if message["type"] == "http.disconnect":
                 self.gone = True
+                if self._lookout is not None:
+                    self._lookout.left()
             else:
                 if message["type"] == "http.request" and not message.get("more_body", False):
                     self.complete = True

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 from ..exceptions import StoreError, StoreFull
 from ..stores.base import Head, Outcome, ProducerLog
@@ -46,18 +47,28 @@ class Phase(enum.Enum):
     ENDED = enum.auto()
 
 
+class Producing(Protocol):
+    """Whose intake it is."""
+
+    def logged(self, log: ProducerLog) -> None:
+        """The log has been made."""
+
+    def wake(self) -> None:
+        """The app has ended its stream."""
+
+
 class Intake:
     """The app's ``send``. ``told``: the app has been told that its client has gone, and is to send no more."""
 
     __slots__ = (
-        "_announcing", "_early", "_hold", "_identity", "_inbound", "_on_end", "_on_log", "_open_log", "_options",
-        "_probe", "_reader_came", "_scope", "_send", "_stream", "_writer", "awaits_reader", "decided", "handed_over",
-        "log", "phase", "told", "waits",
+        "_announcing", "_decided", "_early", "_hold", "_identity", "_inbound", "_open_log", "_options", "_probe",
+        "_producer", "_reader_came", "_scope", "_send", "_stream", "_writer", "awaits_reader", "handed_over", "log",
+        "phase", "told", "waits",
     )  # fmt: skip
 
     def __init__(
         self, scope: Scope, send: Send, inbound: Inbound, stream: str, identity: Identity, options: Options,
-        worker: Worker, *, on_log: Callable[[ProducerLog], None], on_end: Callable[[], None],
+        worker: Worker, producer: Producing,
     ) -> None:  # fmt: skip
         self._scope = scope
         self._send = send
@@ -65,22 +76,29 @@ class Intake:
         self._stream = stream
         self._identity = identity
         self._options = options
-        self._on_log = on_log
-        self._on_end = on_end
-        self._probe = Probe(stream, scope, options, worker)
-        self._writer = self._probe.writer
+        self._producer = producer
+        probe = Probe(stream, scope, options, worker)
+        self._probe: Probe | None = probe  # until it has nothing more to say
+        self._writer = probe.writer
         self._open_log: ProducerLog | None = None  # the log, while what the app sends goes into it as it is
         self._hold: TimerHandle | None = None
         self._announcing: asyncio.Task[None] | None = None
         self._early: EarlyAnswer | None = None
         self.log: ProducerLog | None = None
         self.phase = Phase.PROBING
-        self.decided: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        self._decided: asyncio.Future[Verdict] | None = asyncio.get_running_loop().create_future()
         self.handed_over: asyncio.Future[None] | None = None
         self.told = False
         self.awaits_reader = True  # the connection that started the stream has not begun to read, and will
         self._reader_came: asyncio.Future[None] | None = None
         self.waits = False  # for room in the log: no fault of the app's
+
+    @property
+    def decided(self) -> asyncio.Future[Verdict]:
+        """Done once it is known what the response is. To be asked for before the app runs."""
+        if self._decided is None:
+            raise RuntimeError("it has been decided")
+        return self._decided
 
     @property
     def seq(self) -> int:
@@ -90,16 +108,19 @@ class Intake:
     @property
     def start(self) -> Message | None:
         """The app's own start of the stream; None where it was started early."""
-        return self._probe.start
+        return None if self._probe is None else self._probe.start
 
     @property
     def preface(self) -> bytes:
         """What the app sent before its first event, for the first reader."""
-        return self._probe.preface
+        return b"" if self._probe is None else self._probe.preface
 
     def release_start(self) -> None:
         """The first reader has what it needs of the start."""
-        self._probe.release()
+        if self._probe is not None:
+            self._probe.release()
+            if self.phase is not Phase.EXPLAINING and self.seq:
+                self._probe = None
 
     @property
     def logs(self) -> bool:
@@ -167,7 +188,7 @@ class Intake:
         await self._writer.finish(log)
         self._enter(Phase.ENDED)
         log.close(Outcome.DONE)
-        self._on_end()
+        self._producer.wake()
 
     async def _hand_over(self, log: ProducerLog, items: Sequence[bytes | sse.Piece], more_body: bool) -> None:
         """The first event of a stream that was announced already has an id of the app's own: take the log back, and
@@ -175,7 +196,8 @@ class Intake:
         self._enter(Phase.PASSING)
         _, first = self._writer.first_event(items)
         items = items[first or 0 :]
-        self._probe.count_own_ids(items[0])
+        if self._probe is not None:
+            self._probe.count_own_ids(items[0])
         log.on_readers = log.on_closed = None
         had_reader = log.readers > 0
         self.handed_over = asyncio.get_running_loop().create_future()
@@ -197,8 +219,8 @@ class Intake:
             await asyncio.wait([self._announcing])
             self._announcing = None
             await self.send(message)
-        elif self.phase is Phase.PROBING:
-            await self._find_out(message)
+        elif self.phase is Phase.PROBING and self._probe is not None:
+            await self._find_out(self._probe, message)
         elif self.phase is Phase.PASSING:
             await self._send_on(message)
         elif self.phase is Phase.EXPLAINING and self.log is not None:
@@ -206,8 +228,7 @@ class Intake:
         else:
             raise RuntimeError(f"{message['type']} was sent after the response had ended")
 
-    async def _find_out(self, message: Message) -> None:
-        probe = self._probe
+    async def _find_out(self, probe: Probe, message: Message) -> None:
         message = with_listed_headers(message)
         finding = probe.take(message)
         if finding is Finding.OPEN:
@@ -228,7 +249,7 @@ class Intake:
         self._call_off_hold()
         self._enter(Phase.PASSING)
         self._decide(Verdict.PASSED)
-        for held in self._probe.held():
+        for held in () if self._probe is None else self._probe.held():
             await self._send_on(held)
         if message is not None:
             await self._send_on(message)
@@ -255,9 +276,10 @@ class Intake:
         if self.log is None:
             return False
         self._options.observer.count("resume.started")
-        self._writer = self._probe.writer
+        if self._probe is not None:
+            self._writer = self._probe.writer
         self._enter(Phase.LOGGING)
-        self._on_log(self.log)
+        self._producer.logged(self.log)
         self._decide(Verdict.LOGGED)
         return True
 
@@ -276,7 +298,8 @@ class Intake:
         if message["type"] == "http.response.start" and self._early is None:
             message = with_listed_headers(message)
             self._early = EarlyAnswer(message)
-            if self._probe.may_be_stream(message) and self._probe.writer is self._writer:
+            probe = self._probe
+            if probe is not None and probe.may_be_stream(message) and probe.writer is self._writer:
                 self._enter(Phase.LOGGING)
         elif self._early is not None and (told := self._early.take(message)) is not None:
             self._writer.append(log, told)
@@ -309,14 +332,16 @@ class Intake:
     def _call_off_hold(self) -> None:
         if self._hold is not None:
             self._hold.cancel()
+            self._hold = None
 
     def _enter(self, phase: Phase) -> None:
         self.phase = phase
         self._open_log = self.log if phase is Phase.LOGGING else None
 
     def _decide(self, verdict: Verdict) -> None:
-        if not self.decided.done():
-            self.decided.set_result(verdict)
+        decided, self._decided = self._decided, None  # not to be kept for as long as the stream
+        if decided is not None and not decided.done():
+            decided.set_result(verdict)
 
 
 async def make_log(

@@ -40,7 +40,7 @@ class Probe:
         self._scope = scope
         self._options = options
         self._worker = worker
-        self._held: list[bytes] = []
+        self._held: Sequence[bytes] = ()
         self.start: Message | None = None
         self.preface = b""
         self.first: Sequence[bytes | sse.Piece] = ()
@@ -60,14 +60,14 @@ class Probe:
 
     def held(self) -> list[Message]:
         """What was held back, to be sent after all."""
-        held, self._held = self._held, []
+        held, self._held = self._held, ()
         self.preface = b""
         bodies: list[Message] = [{"type": "http.response.body", "body": body, "more_body": True} for body in held]
         return bodies if self.start is None else [self.start, *bodies]
 
     def release(self) -> None:
         """Nobody will ask for what was held any more."""
-        self.start, self.preface, self._held, self.first = None, b"", [], ()
+        self.start, self.preface, self._held, self.first = None, b"", (), ()
 
     def may_be_stream(self, start: Message) -> bool:
         """What the head of the response says. Takes note of how events are framed in it."""
@@ -99,7 +99,7 @@ class Probe:
         if first is None:
             if not message.get("more_body", False):
                 return Finding.OTHER
-            self._held.append(body)
+            self._held = [*self._held, body]
             if len(self.preface) + len(before) <= PREFACE_BYTES:
                 self.preface += before
             return Finding.OPEN

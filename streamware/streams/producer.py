@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+from typing import Protocol
 
 from ..stores.base import Outcome, ProducerLog
 from ..types import ASGIApp, Message, Scope, Send, TimerHandle
@@ -28,13 +29,20 @@ from .worker import Worker
 logger = logging.getLogger("streamware.resume")
 
 
+class Leaves(Protocol):
+    """The connection that started a stream, as its reader."""
+
+    def gone(self) -> None:
+        """Its client has left."""
+
+
 class Producer:
     """One run of the app. ``keyed``: its client can come back without having seen an id. ``patience``: the least
-    seconds to linger."""
+    seconds to linger. ``reader``: of the connection that started it, while it reads."""
 
     __slots__ = (
         "_app", "_limits", "_linger", "_options", "_orphan", "_path", "_scope", "_waiting", "_worker", "current",
-        "identity", "inbound", "intake", "keyed", "on_gone", "patience", "stream", "task",
+        "identity", "inbound", "intake", "keyed", "patience", "reader", "stream", "task",
     )  # fmt: skip
 
     def __init__(
@@ -50,16 +58,14 @@ class Producer:
         self.stream = stream
         self.identity = identity
         self.keyed = keyed
-        self.intake = Intake(
-            scope, send, inbound, stream, identity, options, worker, on_log=self._logged, on_end=self._wake
-        )
+        self.intake = Intake(scope, send, inbound, stream, identity, options, worker, self)
         self.patience = 0.0
-        self.on_gone = _nothing
+        self.reader: Leaves | None = None
         self.task: asyncio.Task[None] | None = None
         self.current = CurrentStream(self, options.linger[path])
         self._limits: Limits | None = None
         self._linger: TimerHandle | None = None
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: tuple[asyncio.Future[None], ...] = ()
         self._orphan = False  # the call that started it has ended, undecided
 
     @property
@@ -93,12 +99,12 @@ class Producer:
                 return {"type": "http.disconnect"}
             inbound.pull()
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(waiter)
+            self._waiting += (waiter,)
             try:
                 await waiter
             finally:
                 if waiter in self._waiting:  # cancelled: frameworks look for an instant whether the client has gone
-                    self._waiting.remove(waiter)
+                    self._waiting = tuple(other for other in self._waiting if other is not waiter)
 
     async def _run(self) -> None:
         try:
@@ -117,7 +123,7 @@ class Producer:
         passed = self.log is None or self.intake.phase is Phase.PASSING
         if self.intake.end(Outcome.INTERRUPTED if self._worker.leaving else Outcome.FAILED):
             self._options.observer.count("resume.ended", reason="incomplete")
-        self._wake()
+        self.wake()
         if self._orphan or not passed:
             report(task, told=self.intake.told)
 
@@ -125,7 +131,7 @@ class Producer:
 
     async def reader_left(self, *, handed_over: bool) -> None:
         """The connection that started the stream reads no more; ``handed_over``: the app has it now."""
-        self.on_gone = _nothing
+        self.reader = None
         waits = self.intake.handed_over
         if waits is not None and not waits.done():
             waits.set_result(None)
@@ -149,12 +155,13 @@ class Producer:
     def _inbound_changed(self) -> None:
         if self.inbound.gone:
             self.intake.reader_came()
-            self.on_gone()
+            if self.reader is not None:
+                self.reader.gone()
             if self.intake.logs and not self.inbound.complete:
                 self.abandon()  # it left in the middle of its upload: nobody could finish that
             elif self._hides_drop() and self.log is None:
                 self.linger()
-        self._wake()
+        self.wake()
 
     def _readers_changed(self, readers: int) -> None:
         self.intake.reader_came()
@@ -194,7 +201,7 @@ class Producer:
         self._worker.attach(self)
         if self.log is not None:
             self.log.close(Outcome.INTERRUPTED)
-        self._wake()
+        self.wake()
 
     def end(self, outcome: Outcome) -> None:
         """Close the log and cancel the app. What was produced stays readable."""
@@ -204,7 +211,7 @@ class Producer:
             self.log.close(outcome)
         if self.task is not None and not self.task.done():
             self.task.cancel()
-        self._wake()
+        self.wake()
 
     def _closed_outside(self, outcome: Outcome) -> None:
         self._options.observer.count("resume.ended", reason=outcome)
@@ -220,15 +227,15 @@ class Producer:
         """Of the newest event; "" while there is no log."""
         return "" if self.log is None else f"{self.stream}.{self.intake.seq}"
 
-    def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, []
+    def wake(self) -> None:
+        waiting, self._waiting = self._waiting, ()
         for waiter in waiting:
             if not waiter.done():
                 waiter.set_result(None)
 
     # -- the log's side
 
-    def _logged(self, log: ProducerLog) -> None:
+    def logged(self, log: ProducerLog) -> None:
         log.on_closed = self._closed_outside
         log.on_readers = self._readers_changed
         if self._options.stall_timeout is not None or self._options.max_duration is not None:
@@ -249,7 +256,3 @@ class Producer:
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None
-
-
-def _nothing() -> None:
-    return None

@@ -1,7 +1,7 @@
 """The pulse of one connection: what is sent when it is silent, and when.
 
 ``ResponsePulse`` is for an HTTP response; a WebSocket connection's is in ``websocket_pulse.py``. Each wraps the
-server's ``receive`` and ``send``, and owns one timer. The rules:
+server's ``receive`` and ``send``, and has one timer. The rules:
 
 1. Silence is the time since the last message of the app went out. The timer is not set anew for every message: when it
    fires too early, it is set again for the rest.
@@ -18,13 +18,15 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from ..observe import Observer
-from ..types import Clock, Message, RawHeaders, Receive, Scope, Send, TimerHandle
+from ..types import Clock, Message, RawHeaders, Receive, Scope, Send
 from ..wire import headers, sse
 from ..wire.boundary import EventBoundary, LineBoundary
 from ..wire.denial import EVENT_STREAM as EVENT_STREAM
+from .timers import Timer, Timers
 
 logger = logging.getLogger("streamware.heartbeat")
 
@@ -35,14 +37,17 @@ NDJSON = frozenset({b"application/x-ndjson", b"application/ndjson", b"applicatio
 _MENTION = re.compile(rb"event-stream|ndjson|jsonl", re.IGNORECASE).search
 BOM = b"\xef\xbb\xbf"
 INFINITY = float("inf")
+KNOWN_TYPES = 256
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PulseOptions:
     """What all connections of one middleware share.
 
     ``interval``: of silence, ``INFINITY`` for none. ``event``: the bytes for an event stream. ``ndjson``: whether such
     responses get any. ``text``: for a WebSocket, None for none. ``idle_timeout``: ``INFINITY`` for none.
+    ``on_stream``: called with the scope and the start of a response that may be a stream, for whoever else looks out
+    for one.
     """
 
     interval: float
@@ -52,13 +57,26 @@ class PulseOptions:
     idle_timeout: float
     observer: Observer
     clock: Clock
+    on_stream: Callable[[Scope, Message], None] | None = None
+    known: dict[bytes, bool] = field(default_factory=dict[bytes, bool])  # a service has few content types
+    _timers: Timers | None = None
 
-    def mentions_stream(self, given: RawHeaders) -> bool:
-        """Whether these headers are worth a closer look: the quick no that most responses get."""
-        for name, value in given:
-            if name == b"content-type" or (len(name) == 12 and name.lower() == b"content-type"):
-                return b"event-stream" in value or _MENTION(value) is not None
-        return False
+    def timers(self) -> Timers:
+        """Those of the running loop.
+
+        :raises RuntimeError: there is none.
+        """
+        loop, timers = asyncio.get_running_loop(), self._timers
+        if timers is None or timers.loop is not loop:
+            timers = self._timers = Timers(self.clock, loop)
+        return timers
+
+    def may_be_stream(self, content_type: bytes) -> bool:
+        """Whether a response of this type, which is not in ``known`` as one that is none, is worth a closer look."""
+        found = _MENTION(content_type) is not None
+        if len(self.known) < KNOWN_TYPES:
+            self.known[bytes(content_type)] = found
+        return found
 
 
 class Pulse:
@@ -88,8 +106,13 @@ class Pulse:
         self.last = 0.0  # when a message last went out
         self.sending = 0  # how many messages of the app are under way
         self.beat: asyncio.Task[None] | None = None  # the heartbeat that is under way
-        self.timer: TimerHandle | None = None
+        self.timer: Timer | None = None
         self.stopped = False
+
+    @property
+    def open(self) -> bool:
+        """There may be a timer or a heartbeat to end."""
+        return True
 
     def send(self, message: Message) -> Awaitable[None]:
         """The app's ``send``. No coroutine of its own: where ``forward`` is the server's ``send``, so is this."""
@@ -121,7 +144,7 @@ class Pulse:
         if self.timer is not None:
             self.timer.cancel()
         try:
-            self.timer = self.clock.call_later(delay, self.fire)
+            self.timer = self.options.timers().call_later(delay, self)
         except RuntimeError:  # no asyncio loop runs here: a server or a test client on trio
             self.stop()
 
@@ -154,6 +177,7 @@ class Pulse:
             self.arm(self.pause)
         else:
             self.beat = asyncio.get_running_loop().create_task(self.send_beat(message), name="streamware heartbeat")
+            self.hold(True)
 
     async def send_beat(self, message: Message) -> None:
         """Send a heartbeat and set the timer for the next."""
@@ -169,9 +193,13 @@ class Pulse:
             self.stop()
         finally:
             self.beat = None
+            self.hold(False)
             self.last = self.now()
         if not self.stopped:
             self.arm(self.wait())
+
+    def hold(self, held: bool) -> None:
+        """A heartbeat is under way, or no longer: for whoever sends without going through here."""
 
     @property
     def pause(self) -> float:
@@ -194,50 +222,80 @@ class Pulse:
 
 class Lookout:
     """An HTTP response until its start shows whether it may be one to put heartbeats into. Most are not, and this is
-    all that they pay for."""
+    all that they pay for: it is made without a call of its own, by ``HeartbeatMiddleware.watch``.
 
-    __slots__ = ("gone", "inner_receive", "inner_send", "on_stream", "options", "pulse", "scope")
+    ``open``: there is a pulse to be ended. ``gone``: the client is known to have left. ``quiet``: nobody else is to
+    hear of a stream.
+    """
 
-    def __init__(self, options: PulseOptions, scope: Scope, receive: Receive, send: Send) -> None:
-        self.options = options
-        self.scope = scope
-        self.inner_receive = receive
-        self.inner_send = send
-        self.pulse: ResponsePulse | None = None
-        #: Called with the scope and the start of a response that may be a stream, for whoever else looks out for one.
-        self.on_stream: Callable[[Scope, Message], None] | None = None
-        self.gone = False
+    __slots__ = ("gone", "inner_receive", "inner_send", "open", "options", "pulse", "quiet", "scope")
+    gone: bool
+    inner_receive: Receive
+    inner_send: Send
+    open: bool
+    options: PulseOptions
+    pulse: ResponsePulse | None
+    quiet: bool
+    scope: Scope
 
     async def receive(self) -> Message:
         """The app's ``receive``."""
         message = await self.inner_receive()
         if message["type"] == "http.disconnect":
-            self.gone = True
-            if self.pulse is not None:
-                self.pulse.stop()
+            self.left()
         return message
+
+    def left(self) -> None:
+        """The client has left."""
+        self.gone = True
+        if self.pulse is not None:
+            self.pulse.stop()
 
     def send(self, message: Message) -> Awaitable[None]:
         """The app's ``send``. No coroutine of its own: what it returns is the server's, or the pulse's."""
         if self.pulse is not None:
             return self.pulse.forward(message)
         if message["type"] == "http.response.start" and not self.gone:
-            given: RawHeaders = message.get("headers", [])
-            if type(given) is not list:
+            given: RawHeaders | None = message.get("headers")
+            if given is not None and type(given) is not list:
                 given = list(given)
                 message = {**message, "headers": given}
-            if self.options.mentions_stream(given):
-                if self.on_stream is not None:
-                    self.on_stream(self.scope, message)
-                self.pulse = ResponsePulse(self.options, self.scope, self.inner_receive, self.inner_send)
-                return self.pulse.send_start(message)
+            for name, value in given or ():
+                if name == b"content-length":  # what states its length is no stream, and most responses do
+                    break
+                if name == b"content-type" or (len(name) == 12 and name.lower() == b"content-type"):
+                    if self.options.known.get(value) is not False and self.options.may_be_stream(value):
+                        return self.send_start(message)
+                    break
         return self.inner_send(message)
+
+    def send_start(self, message: Message) -> Awaitable[None]:
+        """Send the start of a response that may be a stream."""
+        if self.options.on_stream is not None and not self.quiet:
+            self.options.on_stream(self.scope, message)
+        self.pulse = ResponsePulse(self.options, self.scope, self.inner_receive, self.inner_send)
+        self.open = True
+        return self.pulse.send_start(message)
+
+    async def end(self) -> None:
+        """The app has returned: nothing may be sent any more."""
+        if self.pulse is not None:
+            await self.pulse.end()
+            self.pulse.shortcut = None
+
+
+class Shortcut(Protocol):
+    """Sends whole events past the pulse. ``last``: when it last did; ``held``: it must not, for a heartbeat is under
+    way."""
+
+    held: bool
+    last: float
 
 
 class ResponsePulse(Pulse):
     """An HTTP response: a pulse if it proves to be an event stream, and else out of the way."""
 
-    __slots__ = ("begun", "bodiless", "bom", "boundary", "data", "interval")
+    __slots__ = ("begun", "bodiless", "bom", "boundary", "data", "interval", "shortcut")
     boundary: EventBoundary | LineBoundary  # set, as ``data`` is, once the response proves to be a stream
     data: bytes  # the heartbeat
 
@@ -248,6 +306,7 @@ class ResponsePulse(Pulse):
         self.interval = options.interval
         self.begun = False  # a heartbeat has been sent
         self.bom = b""  # the beginning of a byte order mark, held back
+        self.shortcut: Shortcut | None = None
 
     async def send_start(self, message: Message) -> None:
         """The app's ``send`` until its response starts."""
@@ -328,7 +387,13 @@ class ResponsePulse(Pulse):
         return self.interval
 
     def wait(self) -> float:
+        if self.shortcut is not None:
+            self.last = max(self.last, self.shortcut.last)
         return self.last + self.interval - self.clock.now()
+
+    def hold(self, held: bool) -> None:
+        if self.shortcut is not None:
+            self.shortcut.held = held
 
     def due(self) -> Message | None:
         if not self.boundary.between:

@@ -15,6 +15,7 @@ import logging
 
 import msgspec
 
+from ..exceptions import StoreUnavailable
 from ..stores.base import Batch, Log, Outcome
 from ..types import Message, Scope, Send
 from ..wire import sse
@@ -95,9 +96,9 @@ class Reader:
         try:
             await self._open()
             # In one frame with the wait for events: what a connection costs while nothing happens is what counts.
-            inbound, read, direct, producer = self._inbound, self._place.read, self._direct, self.producer
+            inbound, place, direct, producer = self._inbound, self._place, self._direct, self.producer
             while not inbound.gone:
-                batch, self._ahead = self._ahead or await read(), None
+                batch, self._ahead = self._ahead or await place.read(), None
                 if direct is not None:
                     await direct.settle()
                 if inbound.gone:
@@ -112,6 +113,8 @@ class Reader:
                 if await self._pass_on(batch):
                     break
                 batch = None  # not to be kept for as long as nothing comes
+        except StoreUnavailable:
+            await self._give_up()
         except Exception:
             logger.debug("a connection was lost in the middle of a send", exc_info=True)
         finally:
@@ -173,6 +176,14 @@ class Reader:
         # An EventSource comes back after any end; its cursor is then answered by 204.
         cursor = f"{self.log.stream}.{self._place.position}"
         await self._end(sse.control_event(outcome.value, {"cursor": cursor}))
+
+    async def _give_up(self) -> None:
+        """What comes next cannot be read for now: let the client go, to find a worker that can."""
+        try:
+            if not self._inbound.gone:
+                await self._cut("store_unavailable")
+        except Exception:
+            logger.debug("a connection was lost as it was ended", exc_info=True)
 
     async def _cut(self, reason: str, *, torn: bool = False) -> None:
         """End so that it does not look complete: where the server can cut, by returning without a final body."""

@@ -40,7 +40,7 @@ class Poll(msgspec.Struct):
     outcome: str | None
 
 
-_PARAMETER = STREAM_PARAMETER.encode() + b"="
+PARAMETER = STREAM_PARAMETER.encode() + b"="
 
 #: A preflight is the app's own to answer; what else there may be, a stream has no use for.
 METHODS = frozenset({"GET", "HEAD", "DELETE", "POST", "PUT", "PATCH"})
@@ -58,7 +58,7 @@ class Asked:
 def asked_for(scope: Scope) -> Asked | None:
     """What ``scope`` asks of a stream's own URL; None where it is not one."""
     query: bytes = scope.get("query_string", b"")
-    if not query or _PARAMETER not in query or scope["method"] not in METHODS:
+    if not query or PARAMETER not in query or scope["method"] not in METHODS:
         return None
     try:
         fields = parse_qs(query.decode("latin-1"), max_num_fields=1000)

@@ -137,8 +137,9 @@ async def run(call: Call, start: Start, claim: Claim | None = None, name: str = 
         options=options,
         worker=call.worker,
     )
+    decided = producer.intake.decided
     if claim is not None:
-        producer.intake.decided.add_done_callback(lambda verdict: settle(call, name, claim.stream, verdict))
+        decided.add_done_callback(lambda verdict: settle(call, name, claim.stream, verdict))
     if call.request.respond_async:
         producer.patience = ASYNC_LINGER
     task = producer.run()
@@ -146,7 +147,7 @@ async def run(call: Call, start: Start, claim: Claim | None = None, name: str = 
     if options.early_start is not None:
         early = options.clock.call_later(options.early_start, producer.intake.start_early)
     try:
-        verdict = await asyncio.shield(producer.intake.decided)
+        verdict = await asyncio.shield(decided)
     except asyncio.CancelledError:
         await producer.caller_cancelled()
         raise
@@ -167,8 +168,14 @@ async def run(call: Call, start: Start, claim: Claim | None = None, name: str = 
 def settle(call: Call, name: str, stream: str, verdict: asyncio.Future[Verdict]) -> None:
     """The run that holds the key has proved to be a stream, or none."""
     started = not verdict.cancelled() and verdict.result() is Verdict.LOGGED
-    settling = call.options.store.settle(name, stream, started)
-    call.worker.keep(asyncio.get_running_loop().create_task(settling))
+    call.worker.keep(asyncio.get_running_loop().create_task(_settle(call, name, stream, started)))
+
+
+async def _settle(call: Call, name: str, stream: str, started: bool) -> None:
+    try:
+        await call.options.store.settle(name, stream, started)
+    except StoreUnavailable:  # duplicates wait, are told 409, and find the key free or settled when the store is back
+        call.options.observer.count("resume.unsettled")
 
 
 def first_reader(call: Call, start: Start, producer: Producer) -> Reader | None:
@@ -185,5 +192,5 @@ def first_reader(call: Call, start: Start, producer: Producer) -> Reader | None:
     reader = call.reader(log, 0, head, preface + intake.preface)
     intake.release_start()
     reader.producer = producer
-    producer.on_gone = reader.gone
+    producer.reader = reader
     return reader

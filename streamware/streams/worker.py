@@ -29,7 +29,7 @@ class Worker:
         self.ticks = Ticks()
         self._detached: OrderedDict[Producer, None] = OrderedDict()
         self._detached_of: dict[str, OrderedDict[Producer, None]] = {}
-        self._readers: dict[str, list[Reader]] = {}
+        self._readers: dict[str, tuple[Reader, ...]] = {}
         self._kept: set[asyncio.Task[None]] = set()
 
     @property
@@ -81,20 +81,22 @@ class Worker:
 
     def enter(self, reader: Reader) -> None:
         """``reader`` begins to follow its log; over the bound the oldest is ended."""
-        readers = self._readers.setdefault(reader.log.stream, [])
-        readers.append(reader)
+        stream = reader.log.stream
+        readers = (*self._readers.get(stream, ()), reader)
         if len(readers) > self._options.max_readers:
             self._options.observer.count("resume.reader_ended", reason="max_readers")
-            readers.pop(0).evict()
+            oldest, *others = readers
+            self._readers[stream] = tuple(others)
+            oldest.evict()
+        else:
+            self._readers[stream] = readers
 
     def leave(self, reader: Reader) -> None:
         """``reader`` has ended."""
-        readers = self._readers.get(reader.log.stream)
-        if readers is not None:
-            if reader in readers:
-                readers.remove(reader)
-            if not readers:
-                del self._readers[reader.log.stream]
+        stream = reader.log.stream
+        left = tuple(other for other in self._readers.pop(stream, ()) if other is not reader)
+        if left:
+            self._readers[stream] = left
 
     # -- the end
 

@@ -31,7 +31,7 @@ class EventWriter:
     """Numbers one stream's events. ``seq`` is that of the newest."""
 
     __slots__ = (
-        "_blocks", "_framer", "_lines", "_max_event_bytes", "_observer", "_prefix", "_replace_ids", "_retry", "_stream",
+        "_blocks", "_fast", "_framer", "_lines", "_max_event_bytes", "_observer", "_prefix", "_replace_ids", "_retry",
         "seq",
     )  # fmt: skip
 
@@ -39,19 +39,21 @@ class EventWriter:
         self, stream: str, *, lines: bool, max_event_bytes: int, replace_ids: bool, retry: float, observer: Observer
     ) -> None:
         self.seq = 0
-        self._stream = stream.encode()
-        self._prefix = b"id: " + self._stream + b"."
+        self._prefix = b"id: %b." % stream.encode()
         self._lines = lines
         self._max_event_bytes = max_event_bytes
         self._blocks = None if lines else sse.EventFramer(max_event_bytes)
         self._framer = self._blocks or ndjson.LineFramer(max_event_bytes)
+        self._fast = False  # what comes next begins an event of an event stream, and is not its first
         self._replace_ids = replace_ids
         self._retry = retry
         self._observer = observer
 
     def split(self, body: bytes) -> Sequence[bytes | sse.Piece]:
         """The blocks that ``body`` completes, and pieces of those too large to keep."""
-        return self._framer.feed(body)
+        items = self._framer.feed(body)
+        self._fast = self._blocks is not None and self._blocks.ready and self.seq > 0
+        return items
 
     def unsplit(self, items: Sequence[bytes | sse.Piece]) -> bytes:
         """The bytes that ``items``, and what the framer still holds, were split from."""
@@ -78,17 +80,14 @@ class EventWriter:
     def write(self, log: ProducerLog, body: bytes) -> bool | None:
         """The fast path: log ``body`` if it is one whole event of one line, as most are, behind others. As ``append``;
         None, and nothing done, where it is anything else."""
-        blocks = self._blocks
         end = body.find(10)  # the search for one byte is the cheap one
         if (
-            end != len(body) - 2
+            not self._fast
+            or end != len(body) - 2
             or body[-1] != 10
-            or blocks is None
-            or not blocks.ready
             or body[0] != 100  # "d": of one line, only a data field makes an event
             or 13 in body
             or end >= self._max_event_bytes
-            or self.seq == 0
         ):
             return None
         self.seq = seq = self.seq + 1
@@ -119,9 +118,10 @@ class EventWriter:
             block = b":\n" + block
         self.seq = seq = self.seq + 1
         if seq == 1:
+            self._fast = self._blocks is not None and self._blocks.ready
             block = sse.with_retry(block, jittered_milliseconds(self._retry))
         if block[-2:] == b"\r\n" or block[-1:] == b"\r":
-            return log.append(sse.with_id(block, b"%b.%d" % (self._stream, seq)))
+            return log.append(sse.with_id(block, b"%b%d" % (self._prefix[len(b"id: ") :], seq)))
         return log.append(b"%b%b%d\n\n" % (block, self._prefix, seq))
 
     async def pass_piece(self, log: ProducerLog, piece: sse.Piece) -> None:

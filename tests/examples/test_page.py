@@ -67,7 +67,8 @@ async def received(page: Page, at_least: int) -> None:
 
 
 async def ended(page: Page, status: str) -> None:
-    await page.wait_for_function(f"document.getElementById('state').textContent === '{status}'", timeout=60_000)
+    # While a page is reloaded it has no such element yet.
+    await page.wait_for_function(f"document.getElementById('state')?.textContent === '{status}'", timeout=60_000)
 
 
 async def counters(page: Page) -> dict[str, int]:

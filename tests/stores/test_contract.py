@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from streamware.stores.base import Outcome, Tombstone
+from streamware.stores.base import LogReader, Outcome, Tombstone
 from streamware.testing import settle
 from tests.stores.worlds import World, head, read, waiting
 
@@ -237,6 +237,77 @@ async def test_a_cancelled_read_loses_nothing(world: World) -> None:
             await settle()
             log.append(b"%d\n\n" % n)
         assert list((await read(reader)).events) == [b"%d\n\n" % n]
+
+
+class Given:
+    """A sink that puts what it is given where its reader puts what it reads. ``willing``: it is ready."""
+
+    def __init__(self) -> None:
+        self.seen: list[bytes] = []
+        self.given = 0
+        self.willing = True
+
+    def ready(self) -> bool:
+        return self.willing
+
+    def give(self, event: bytes) -> bool | None:
+        self.seen.append(event)
+        self.given += 1
+        return True
+
+    async def follow(self, reader: LogReader) -> None:
+        while (batch := await reader.read()) is not None:
+            self.seen += batch.events
+            if batch.outcome is not None:
+                break
+
+
+async def test_what_a_sink_was_given_is_not_read_again_and_all_else_is(world: World) -> None:
+    log = await world.log(window=10**9)
+    reader = log.reader(0)
+    reader.sink = sink = Given()
+    following = asyncio.ensure_future(sink.follow(reader))
+    for turn in range(1, 200):
+        await settle()
+        log.append(b"%d\n\n" % turn)
+        if turn % 5 == 0:  # more than one in a tick
+            log.append(b"%d, too\n\n" % turn)
+        if turn % 7 == 0:  # somebody else joins for a moment
+            await settle()
+            other = log.reader(turn)
+            log.append(b"%d, for two\n\n" % turn)
+            await settle()
+            other.close()
+        if turn % 11 == 0:
+            await settle()
+            following.cancel()
+            await settle()
+            log.append(b"%d, for nobody\n\n" % turn)
+            following = asyncio.ensure_future(sink.follow(reader))
+        sink.willing = turn % 3 > 0
+    await settle()
+    log.close(Outcome.DONE)
+    await asyncio.wait_for(following, 5)
+    again = Given()
+    await asyncio.wait_for(again.follow(log.reader(0)), 5)
+    assert sink.seen == again.seen
+    if "durable" in world.kind.name:
+        assert sink.given == 0, "what is in no store yet must not be delivered"
+    elif not world.kind.shared:
+        assert sink.given > 50, "the way that is tested was hardly taken"
+    assert reader.position == log.last
+
+
+async def test_a_sink_is_given_nothing_while_nobody_waits_for_its_reader(world: World) -> None:
+    log = await world.log()
+    reader = log.reader(0)
+    reader.sink = sink = Given()
+    pending = await waiting(reader.read())
+    pending.cancel()
+    await settle()
+    log.append(b"1\n\n")
+    assert sink.given == 0
+    assert list((await read(reader)).events) == [b"1\n\n"]
 
 
 async def test_a_batch_is_about_64_kib(world: World) -> None:

@@ -40,7 +40,23 @@ class Follower:
     pieces: bytes = b""  # seen of the large event under way
     said_end: bool = False
     sink_answer: bool | None = None
+    sink_ready: bool = True
     in_flight: bool = False
+
+
+@dataclass
+class FollowersSink:
+    """A sink that answers as the test has last said."""
+
+    machine: Interleavings
+    follower: Follower
+
+    def ready(self) -> bool:
+        assert self.follower.position == len(self.machine.events), "a reader that begins to wait lacks nothing"
+        return self.follower.sink_ready
+
+    def give(self, event: bytes) -> bool | None:
+        return self.machine.given(self.follower, event)
 
 
 class Interleavings(RuleBasedStateMachine):
@@ -205,7 +221,7 @@ class Interleavings(RuleBasedStateMachine):
         kept = max(after, self.log.first - 1)
         follower = Follower(place, after, self.size(0, kept))
         if sinks:
-            place.sink = lambda event: self.given(follower, event)
+            place.sink = FollowersSink(self, follower)
         self.followers.append(follower)
         self.run()
 
@@ -242,9 +258,10 @@ class Interleavings(RuleBasedStateMachine):
             assert follower.reading.result() is None
 
     @precondition(lambda self: self.followers)
-    @rule(data=st.data(), answer=st.sampled_from([True, False, None]))
-    def change_sink(self, data: st.DataObject, answer: bool | None) -> None:
-        data.draw(st.sampled_from(self.followers), "reader").sink_answer = answer
+    @rule(data=st.data(), answer=st.sampled_from([True, False, None]), ready=st.booleans())
+    def change_sink(self, data: st.DataObject, answer: bool | None, ready: bool) -> None:
+        follower = data.draw(st.sampled_from(self.followers), "reader")
+        follower.sink_answer, follower.sink_ready = answer, ready
 
     def given(self, follower: Follower, event: bytes) -> bool | None:
         """What a reader's sink does."""
