@@ -179,9 +179,11 @@ class Flusher:
         logs: list[LocalLog] = []
         entries: list[Entry] = []
         size = 0
-        while self._dirty and len(entries) < BATCH_ENTRIES and size < BATCH_BYTES:
-            log = next(iter(self._dirty))
-            del self._dirty[log]
+        dirty, self._dirty = self._dirty, {}
+        for log in dirty:
+            if size >= BATCH_BYTES or len(entries) >= BATCH_ENTRIES:
+                self._dirty[log] = None  # it is the next batch's
+                continue
             log.dirty = False
             entry = log.entry()
             if entry is not None:

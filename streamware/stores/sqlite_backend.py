@@ -271,7 +271,7 @@ class SQLiteBackend:
 
     def _hear(self, datagram: bytes) -> None:
         what, rest = datagram[:1], datagram[1:]
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, msgspec.MsgspecError):
             if what == ADDED:
                 self._follow.look()
             elif what == FOLLOWS:
