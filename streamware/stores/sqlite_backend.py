@@ -121,7 +121,7 @@ class SQLiteBackend:
             leaving.exception()  # the others will find that this worker is dead
 
     def _leave(self, connection: sqlite3.Connection) -> None:
-        self._batches.merge(connection, hurry=True)
+        self._batches.tidy(connection, hurry=True)
         changes.leave(connection, self._batches.worker)
 
     def _join(self) -> None:
@@ -171,8 +171,8 @@ class SQLiteBackend:
         times, bounds = self._times(), self._bounds
 
         def tidy(connection: sqlite3.Connection) -> None:
-            # What is fresh may be in pages as well: nothing has to go for it.
-            self._batches.merge(connection, hurry=changes.used(connection) >= bounds.max_bytes)
+            # What is fresh may be in pages as well: nothing else has to go for it.
+            self._batches.tidy(connection, hurry=changes.used(connection) >= bounds.max_bytes)
             self._batches.may_create = changes.tidy(connection, bounds, times)
             self._batches.fresh.forget()  # it is seldom wanted here, and large
 
@@ -271,7 +271,7 @@ class SQLiteBackend:
 
     def _hear(self, datagram: bytes) -> None:
         what, rest = datagram[:1], datagram[1:]
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, msgspec.MsgspecError):
             if what == ADDED:
                 self._follow.look()
             elif what == FOLLOWS:

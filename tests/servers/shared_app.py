@@ -1,5 +1,5 @@
-"""An app for several workers that share a store. Where its files are, and how long a lease holds, comes from the
-environment: each worker is a process that imports this module.
+"""An app for several workers that share a store. Where its files are, its Redis if it has one, and how long a lease
+holds, comes from the environment: each worker is a process that imports this module.
 
 ``/events`` and ``/generate`` stream ``examples.content`` as the other apps do; ``blocks=`` seconds hold up the event
 loop in the middle of it. ``/forever`` streams until it is cancelled, and leaves a file that says so. ``/runs`` and
@@ -18,13 +18,31 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from examples import content
-from streamware import CountingObserver, HeartbeatMiddleware, Middleware, ResumeMiddleware, SQLiteStore, Stack
+from streamware import (
+    CountingObserver,
+    HeartbeatMiddleware,
+    Middleware,
+    RedisStore,
+    ResumeMiddleware,
+    SQLiteStore,
+    Stack,
+    Store,
+)
 from streamware.stores.timing import Timing
 
 FILES = Path(os.environ["STREAMWARE_FILES"])
+REDIS = os.environ.get("STREAMWARE_REDIS")
 LEASE = float(os.environ.get("STREAMWARE_LEASE", "12"))
 
 observer = CountingObserver()
+
+
+def store() -> Store:
+    # As many beats in a lease as with the default.
+    timing = Timing(lease=LEASE, renewal=LEASE / 4, beat=LEASE / 12, hold_off=LEASE * 7 / 12, refresh=LEASE / 3)
+    if REDIS:
+        return RedisStore(REDIS, prefix=f"{FILES.name}:", observer=observer, timing=timing)
+    return SQLiteStore(FILES / "streams.db", observer=observer, timing=timing)
 
 
 async def streams(scope: Any, receive: Any, send: Any) -> None:
@@ -82,14 +100,7 @@ app = Stack(
         Middleware(HeartbeatMiddleware, interval=5),
         Middleware(
             ResumeMiddleware,
-            store=SQLiteStore(
-                FILES / "streams.db",
-                observer=observer,
-                # As many beats in a lease as with the default.
-                timing=Timing(
-                    lease=LEASE, renewal=LEASE / 4, beat=LEASE / 12, hold_off=LEASE * 7 / 12, refresh=LEASE / 3
-                ),
-            ),
+            store=store(),
             linger=60,
             observer=observer,
         ),

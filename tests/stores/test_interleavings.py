@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from streamware.stores.base import Batch, LogReader, Outcome, ProducerLog
 from streamware.testing import FakeClock, settle
-from tests.stores.worlds import KINDS, Limits, StoreKind, World
+from tests.stores.worlds import DISTINCT, Limits, StoreKind, World
 
 WINDOW = 40
 SMALL = Limits(max_log_bytes=60, max_log_events=6)
@@ -391,7 +391,7 @@ class Interleavings(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("limits", [LARGE, SMALL], ids=["large", "small"])
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", DISTINCT, ids=lambda kind: kind.name)
 def test_every_reader_sees_every_event_or_is_told(kind: StoreKind, limits: Limits) -> None:
     class Machine(Interleavings):
         pass

@@ -123,6 +123,30 @@ async def test_nothing_but_the_file_is_left(opened: Opened) -> None:
         assert connection.execute("SELECT count(*) FROM fresh").fetchone() == (0,)
 
 
+async def test_what_is_in_the_file_is_for_its_owner_alone(opened: Opened) -> None:
+    store = await opened()
+    (await create(store)).append(b"secret\n\n")
+    await store.flush()
+    beside = list(opened.path.parent.iterdir())
+    assert len(beside) >= 4
+    assert [path.name for path in beside if path.stat().st_mode & 0o077] == []
+
+
+async def test_a_directory_of_sockets_that_others_may_write_to_is_not_used(opened: Opened) -> None:
+    wakes = opened.path.with_name("streams.db-wakes")
+    wakes.mkdir()
+    wakes.chmod(0o777)
+    a, b = await opened(), await opened()
+    assert list(wakes.iterdir()) == []
+    log = await create(a)
+    found = await b.open(log.stream)
+    assert isinstance(found, RemoteLog)
+    reader = found.reader(0)
+    log.append(b"1\n\n")
+    assert (await read(reader)).events == [b"1\n\n"]
+    reader.close()
+
+
 async def test_what_has_expired_leaves_nothing_in_the_file(opened: Opened) -> None:
     clock = FakeClock()
     store = await opened(ttl=10, tombstone_ttl=10, clock=clock, timing=PROMPT)

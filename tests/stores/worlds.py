@@ -19,7 +19,7 @@ from streamware.stores.timing import Timing
 from streamware.testing import FakeClock, settle
 from streamware.types import Clock
 from streamware.wire.cursor import new_stream_id
-from tests.redis_server import binaries, shared
+from tests.redis_server import binaries, newest, shared
 
 T = TypeVar("T")
 
@@ -98,7 +98,7 @@ def _sqlite(clock: Clock, limits: Limits, place: Path, durability: Literal["loca
 
 
 def redis_kinds(version: str) -> list[StoreKind]:
-    def build(durability: Literal["local", "store"], clock: FakeClock, limits: Limits, place: Path) -> RedisStore:
+    def build(durability: Literal["local", "store"], clock: Clock, limits: Limits, place: Path) -> RedisStore:
         return RedisStore(
             shared(version).url,
             prefix=f"{place.name}:",
@@ -110,7 +110,7 @@ def redis_kinds(version: str) -> list[StoreKind]:
             owner_share=limits.owner_share,
             durability=durability,
             clock=clock,
-            timing=PROMPT,
+            timing=timing_of(limits),
         )
 
     return [
@@ -125,6 +125,8 @@ KINDS = [
     StoreKind("durable sqlite", durable_sqlite, shared=True, clocked=True, bounded=False),
     *[kind for version in binaries() for kind in redis_kinds(version)],
 ]
+#: Without the older ones of several versions of one server.
+DISTINCT = [kind for kind in KINDS if not kind.name.endswith(tuple(binaries())) or kind.name.endswith(newest())]
 CLOCKED = [kind for kind in KINDS if kind.clocked]
 SHARED = [kind for kind in KINDS if kind.shared]
 BOUNDED = [kind for kind in KINDS if kind.bounded]

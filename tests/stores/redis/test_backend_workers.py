@@ -141,6 +141,16 @@ async def test_the_logs_of_a_worker_without_a_lease_are_orphans_until_they_have_
     assert (await b.found(mine)).outcome is None
 
 
+async def test_an_orphan_that_has_expired_is_found_only_once(place: Place):
+    a, b = await place.worker(), await place.worker()
+    stream = await a.begin(b"1")
+    for name in (f"{{{a.name}}}:lease", f"{{{stream}}}:log", f"{{{stream}}}:meta"):
+        place.server.run("DEL", place.prefix + name)
+    assert await b.backend.orphans() == [stream]
+    assert await b.backend.end(stream, Outcome.INTERRUPTED) is None
+    assert await b.backend.orphans() == []
+
+
 async def test_orphans_come_in_bounded_pieces(place: Place):
     a, b = await place.worker(), await place.worker()
     for _ in range(130):

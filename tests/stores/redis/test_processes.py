@@ -14,12 +14,13 @@ import pytest
 
 from streamware.stores.base import Outcome
 from streamware.stores.timing import Timing
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, newest
 from tests.stores.redis.kit import until
 from tests.stores.redis.producer import event
 from tests.stores.redis.stores import FAST, Following, Worker
 
 ROOT = Path(__file__).parents[3]
+pytestmark = pytest.mark.parametrize("version", [newest()])  # it is the workers that are harmed here
 
 
 class Process:
