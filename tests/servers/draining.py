@@ -29,7 +29,7 @@ SERVERS = {
     for kind in (
         Kind("uvicorn", (*UVICORN, "--loop", "uvloop", "--http", "httptools", "--timeout-graceful-shutdown", ALLOWED)),
         Kind("uvicorn-h11", (*UVICORN, "--loop", "asyncio", "--http", "h11", "--timeout-graceful-shutdown", ALLOWED)),
-        Kind("uvicorn-workers", (*UVICORN, "--workers", "2", "--timeout-graceful-shutdown", ALLOWED)),
+        Kind("uvicorn-workers", (*UVICORN, "--workers", "2", "--timeout-graceful-shutdown", ALLOWED), workers=2),
         Kind(
             "gunicorn",
             ("gunicorn", "{app}", "-k", "uvicorn_worker.UvicornWorker", "-b", "127.0.0.1:{port}", "-w", "2",
@@ -57,6 +57,22 @@ SERVERS = {
         ),
     )
 }  # fmt: skip
+
+#: Servers that replace their workers one after the other, behind one port. ``reloading`` does so at SIGHUP, the others
+#: after so many requests, without a signal to the worker.
+GUNICORN = SERVERS["gunicorn"].arguments
+ROLLING = {
+    kind.name: kind
+    for kind in (
+        Kind("reloading", GUNICORN, workers=2),
+        Kind(
+            "uvicorn-limited",
+            (*UVICORN, "--workers", "2", "--limit-max-requests", "30", "--timeout-graceful-shutdown", "1"),
+            workers=2,
+        ),
+        Kind("gunicorn-limited", (*GUNICORN, "--max-requests", "30"), workers=2),
+    )
+}
 
 
 async def served(scope: Scope, receive: Receive, send: Send) -> None:
