@@ -109,12 +109,16 @@ class Drain:
     # -- set-up
 
     def open(self, signals: tuple[int, ...]) -> None:
-        """Serve, on the running loop, and listen to ``signals``."""
+        """Serve, on the running loop, and listen to ``signals``. On trio nothing is opened, and nothing ever ended."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return
         self.close()
         self.phase = Phase.SERVING
         for party in self._parties:
             party.stay()
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._over = asyncio.Event()
         self._listener = Listener(self._begin)
         unheard = [signum for signum in signals if not self._listener.listen(signum)]

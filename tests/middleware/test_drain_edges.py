@@ -377,6 +377,30 @@ async def test_a_worker_that_is_started_anew_serves(way: str) -> None:
         assert connection.header("connection") is None
 
 
+# -- when it is over
+
+
+@pytest.mark.parametrize("kind", ["eventsource", "script"])
+async def test_when_it_is_over_what_was_kept_can_still_be_read_but_nothing_begins(way: str, kind: str) -> None:
+    clock = FakeClock()
+    always = {"always": ["/chat"]}
+    async with Place(way=way, clock=clock, store=MemoryStore(clock=clock), resume=always) as place:
+        connection, _ = await place.streaming(kind, "a", "b")
+        place.drain.drain()
+        await clock.advance(DEADLINE)
+        await connection.finished()
+
+        again = place.connect(headers=KINDS[kind], cursor=connection.at(1))
+        await again.finished()
+        assert again.data == ["b"]
+        assert again.controls == (["interrupted"] if kind == "eventsource" else [])
+
+        late = place.connect(headers={"accept": "application/json"})
+        await late.finished()
+        assert late.status == 503
+        assert len(place.stage.runs) == 1
+
+
 # -- frameworks
 
 
