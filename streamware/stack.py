@@ -18,6 +18,7 @@ from .lifespan import serve_lifespan
 from .middleware.base import BaseMiddleware, Lifecycle, Watch
 from .order import Layer, check_order
 from .paths import path_within_mount
+from .streams.drain import Drain
 from .types import AnyASGIApp, Receive, Scope, Send
 
 P = ParamSpec("P")
@@ -138,6 +139,9 @@ class Stack:
         check_order(layers)
 
         own = [layer.own for layer in layers if layer.own is not None]
+        self._drains = [ours.drains for ours in own if ours.drains is not None]
+        if len(self._drains) > 1:
+            raise ConfigurationError("Stack: a worker drains as a whole: one DrainMiddleware, with the paths of all")
         for place, ours in enumerate(own):
             ours.in_stack = True
             ours.reshape = self._reshape
@@ -186,6 +190,25 @@ class Stack:
             )
         else:
             await self._chain(scope, receive, send)
+
+    def leave(self) -> None:
+        """Let readiness say no from here on, and serve everything. From any thread.
+
+        :raises ConfigurationError: there is no ``DrainMiddleware`` here.
+        """
+        self._drain().leave()
+
+    def drain(self) -> None:
+        """Begin to drain, as a signal would. From any thread; the app must have been started, or asked once.
+
+        :raises ConfigurationError: there is no ``DrainMiddleware`` here.
+        """
+        self._drain().begin()
+
+    def _drain(self) -> Drain:
+        if not self._drains:
+            raise ConfigurationError("Stack: it has no DrainMiddleware that could end its connections")
+        return self._drains[0]
 
     def __repr__(self) -> str:
         return f"Stack({self.app!r}, middleware=[{', '.join(map(repr, self.middleware))}])"

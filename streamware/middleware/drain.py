@@ -6,6 +6,7 @@ ends a connection is its reader, ``streams/farewell.py`` or ``streams/websocket_
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import Iterable, Mapping
 
@@ -120,7 +121,8 @@ class DrainMiddleware(BaseMiddleware):
         await self._drain.finish()
 
     async def aclose(self) -> None:
-        self._drain.close()
+        if tasks := self._drain.close():
+            await asyncio.wait(tasks)
 
     # -- in a Stack
 
@@ -242,10 +244,13 @@ def closing(scope: Scope, send: Send) -> Send:
 
 
 def _asks_for_stream(scope: Scope) -> bool:
-    accept = headers.combined(scope.get("headers") or (), b"accept")
     if scope["method"] in ("OPTIONS", "HEAD", "DELETE"):
         return False
-    return headers.names_media_type(accept, EVENT_STREAM) or is_eventsource_like(scope)
+    given = scope.get("headers") or ()
+    if headers.names_media_type(headers.combined(given, b"accept"), EVENT_STREAM) or is_eventsource_like(scope):
+        return True
+    prefer = headers.get_all(given, b"prefer")
+    return bool(prefer) and "respond-async" in headers.parse_prefer(prefer)
 
 
 def _seconds(value: object) -> bool:

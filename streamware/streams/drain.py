@@ -109,12 +109,16 @@ class Drain:
     # -- set-up
 
     def open(self, signals: tuple[int, ...]) -> None:
-        """Serve, on the running loop, and listen to ``signals``."""
+        """Serve, on the running loop, and listen to ``signals``. On trio nothing is opened, and nothing ever ended."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return
         self.close()
         self.phase = Phase.SERVING
         for party in self._parties:
             party.stay()
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._over = asyncio.Event()
         self._listener = Listener(self._begin)
         unheard = [signum for signum in signals if not self._listener.listen(signum)]
@@ -123,14 +127,15 @@ class Drain:
         self.opened = True
         self._changed()
 
-    def close(self) -> None:
-        """Listen no more, and leave no timer and no task."""
+    def close(self) -> set[asyncio.Task[None]]:
+        """Listen no more, and leave no timer; the tasks that were cancelled."""
         if self._listener is not None:
             self._listener.close()
             self._listener = None
         self._call_off_timers()
         for task in self._tasks:
             task.cancel()
+        return set(self._tasks)
 
     def join(self, party: Party) -> None:
         """``party`` takes part from here on."""
@@ -232,21 +237,22 @@ class Drain:
     async def _cut_off(self) -> None:
         """End all that is left."""
         self._enter(Phase.OVER, "over: what is left is ended as interrupted")
-        for party in self._parties:
-            ended = await self._in_slices(party.cut_off())
-            if ended:
-                self._observer.count("drain.cut_off", reason="stream", value=ended)
-        farewells = [
-            asyncio.ensure_future(Farewell(lookout, lookout.pulse, self.retry()).say())
-            for lookout in list(self.responses)
-            if lookout.pulse is not None and not is_followed(lookout.scope)
-        ]
-        if farewells:
-            await asyncio.wait(farewells)
-            said = sum(not farewell.cancelled() and farewell.result() for farewell in farewells)
-            self._observer.count("drain.cut_off", reason="response", value=said)
-        if self._over is not None:
-            self._over.set()
+        try:
+            for party in self._parties:
+                self._count_cut_off("stream", await self._in_slices(party.cut_off()))
+            farewells = [
+                Farewell(lookout, lookout.pulse, self.retry()).say()
+                for lookout in list(self.responses)
+                if lookout.pulse is not None and not is_followed(lookout.scope)
+            ]
+            self._count_cut_off("response", sum(await asyncio.gather(*farewells)))
+        finally:
+            if self._over is not None:
+                self._over.set()
+
+    def _count_cut_off(self, reason: str, ended: int) -> None:
+        if ended:
+            self._observer.count("drain.cut_off", reason=reason, value=ended)
 
     def _call_off_timers(self) -> None:
         for timer in self._timers:

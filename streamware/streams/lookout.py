@@ -6,8 +6,8 @@ Rules:
    ``send``.
 2. Where somebody may want to end responses (``PulseOptions.under_way``), a response that may be a stream is listed
    there, from its start to the end of its call.
-3. An app that is told to end (``tell``) is told as by a client that leaves: by ``receive``, and by ``send`` as the
-   server's specification version has it. Nothing that it sends reaches the server any more.
+3. An app that is told to end (``tell``) is told as by a client that leaves, by both of ASGI's signals at once. Nothing
+   that it sends reaches the server any more.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ import asyncio
 from collections.abc import Awaitable
 
 from ..types import Message, RawHeaders, Receive, Scope, Send
-from .gone import is_disconnect
+from .gone import ClientGone, is_disconnect
 from .pulse import PulseOptions, ResponsePulse
-from .servers import spec_version
 
 
 class Lookout:
@@ -124,10 +123,10 @@ class Lookout:
             self.listener.cancel()
 
     async def send_late(self, message: Message) -> None:
-        """The app's ``send`` once it was told. It yields: an app that does nothing but send has to learn of it."""
+        """The app's ``send`` once it was told. An app that does nothing but send has to learn of it here, whatever the
+        server's version of the specification says: else it would hold the worker's end up."""
         await asyncio.sleep(0)
-        if spec_version(self.scope) >= (2, 4):
-            raise OSError("the response was ended, for this worker is leaving")
+        raise ClientGone("the response was ended, for this worker is leaving")
 
     def forgives(self, error: Exception) -> bool:
         """Whether what the app raised says no more than what it was told."""

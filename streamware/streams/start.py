@@ -48,6 +48,9 @@ async def serve(call: Call) -> Reader | None:
             start = decision
         if ours:  # another store's may be that of a Streamware further in, unknown to us since we restarted
             call.without(b"last-event-id")
+    if call.worker.over:  # nobody would end what began here now
+        await call.deny(worker_leaves(call.options.retry), soft=True)
+        return None
     key = call.request.key
     if key is not None and (call.identity.known or len(key) >= LONE_KEY_LENGTH):
         return await start_once(call, start, key)

@@ -5,7 +5,7 @@ Rules:
 1. Whoever closes tells the app: a ``receive()`` that waits is ended, as ``asyncio.timeout`` ends it, and in its place
    the close is sent (granian closes nothing while one waits). The app gets the disconnect.
 2. The code is 1012 (service restart), or 4503 where the server raises for it: as HTTP's 503.
-3. After the close the app's sends are dropped, or raise ``OSError`` where the server's specification version says so.
+3. After the close the app's sends raise, as they do where a server says that the client has gone.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import asyncio
 import contextlib
 
 from ..types import Message, Receive, Scope, Send
-from .gone import is_disconnect
+from .gone import ClientGone, is_disconnect
 from .lookout import current_task
-from .servers import spec_version, takes_any_close_code
+from .servers import takes_any_close_code
 
 RESTART_CODE = 1012
 RESTART_CODE_ALLOWED = 4503
@@ -61,8 +61,8 @@ class WebSocketWatch:
         """The app's ``send``."""
         if self.closed:
             await asyncio.sleep(0)
-            if spec_version(self.scope) >= (2, 4) and message["type"] == "websocket.send":
-                raise OSError("the connection was closed, for this worker is leaving")
+            if message["type"] == "websocket.send":  # who does nothing but send learns of it here
+                raise ClientGone("the connection was closed, for this worker is leaving")
             return
         kind = message["type"]
         if kind in ("websocket.close", "websocket.http.response.start"):

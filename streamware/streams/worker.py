@@ -142,7 +142,8 @@ class Worker:
         if self.terms is None or not self.terms.concerns(reader.scope):
             return
         if self.over:
-            reader.end("draining")
+            if reader.log.outcome is None:
+                reader.end("draining")
         elif reader.may_part:
             reader.part(self.terms.retry())
 

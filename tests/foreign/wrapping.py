@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from streamware import HeartbeatMiddleware, Middleware, ResumeMiddleware, Stack
+import streamware
+from streamware import DrainMiddleware, HeartbeatMiddleware, Middleware, ResumeMiddleware, Stack
 from streamware.types import ASGIApp, Receive, Scope, Send
 
 
 def wrap(app: ASGIApp) -> ASGIApp:
-    """Heartbeats and resume with their defaults: what a user gets who adds both and changes nothing."""
-    return Stack(app, middleware=[Middleware(HeartbeatMiddleware), Middleware(ResumeMiddleware)])
+    """The preset: what a user gets who changes nothing."""
+    return streamware.wrap(app)
 
 
 def wrap_always(app: ASGIApp) -> ASGIApp:
     """The same with a log for every event stream, whatever the client accepts, so every app runs in a task of its
     own. Such a response is meant to differ (ids, headers), so this is for looking, not for passing."""
-    return Stack(app, middleware=[Middleware(HeartbeatMiddleware), Middleware(ResumeMiddleware, always=["/*"])])
+    middleware = [
+        Middleware(DrainMiddleware),
+        Middleware(HeartbeatMiddleware),
+        Middleware(ResumeMiddleware, always=["/*"]),
+    ]
+    return Stack(app, middleware=middleware)
 
 
 def pass_through(app: ASGIApp) -> ASGIApp:

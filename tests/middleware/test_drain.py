@@ -196,7 +196,7 @@ async def test_an_eventsource_with_the_apps_own_ids_is_told_in_a_way_that_it_und
         place.drain.drain()
         await place.clock.advance(DEADLINE)
         await run.disconnected.wait()
-        await run.put(body(b"data: late\n\n"), None)
+        assert isinstance(await run.begin(body(b"data: late\n\n")), OSError)
         await connection.finished()
 
         assert connection.complete
@@ -212,7 +212,8 @@ async def test_an_event_under_way_at_the_deadline_is_finished_first(way: str) ->
         place.drain.drain()
         await place.clock.advance(DEADLINE)
         assert not connection.complete
-        await run.put(body(b"b\n\n"), body(b"data: dropped\n\n"), None)
+        await run.put(body(b"b\n\n"))
+        assert isinstance(await run.begin(body(b"data: dropped\n\n")), OSError)
         await connection.finished()
 
         assert connection.complete
@@ -304,9 +305,10 @@ async def test_other_responses_are_left_to_the_server(way: str) -> None:
         assert connection.body == b"xyzend"
 
 
-async def test_a_server_of_a_later_specification_has_the_app_told_by_its_send(way: str) -> None:
+@pytest.mark.parametrize("spec_version", ["2.3", "2.4"])
+async def test_an_app_that_does_nothing_but_send_is_told_by_that(way: str, spec_version: str) -> None:
     async with Place(way=way) as place:
-        connection, run = await place.started("a", headers=KINDS["unlogged"], spec_version="2.4")
+        connection, run = await place.started("a", headers=KINDS["unlogged"], spec_version=spec_version)
         place.drain.drain()
         await place.clock.advance(DEADLINE)
         late = await run.begin(body(b"data: late\n\n"))
@@ -349,10 +351,13 @@ async def test_an_eventsource_is_refused_softly_while_draining(way: str) -> None
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_other_requests_for_a_stream_are_sent_elsewhere_while_draining(way: str, method: str) -> None:
+@pytest.mark.parametrize("asks", [READER, {"accept": "*/*", "prefer": "respond-async"}], ids=["accept", "prefer"])
+async def test_other_requests_for_a_stream_are_sent_elsewhere_while_draining(
+    way: str, method: str, asks: dict[str, str]
+) -> None:
     async with Place(way=way) as place:
         place.drain.drain()
-        connection = place.connect(headers=READER, method=method, body=b"x" * 100)
+        connection = place.connect(headers=asks, method=method, body=b"x" * 100)
         await connection.finished()
 
         assert connection.status == 503

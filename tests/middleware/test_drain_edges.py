@@ -4,13 +4,22 @@ clients that leave; and what it must never do."""
 from __future__ import annotations
 
 import asyncio
+import itertools
+from collections.abc import AsyncIterator
 
 import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware as StarletteMiddleware
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
 
 from streamware import MemoryStore, StoreFull
 from streamware.stores.base import Head, ProducerLog
 from streamware.streams.drain import Phase
 from streamware.testing import FakeClock, settle
+from streamware.types import ASGIApp
 from tests.middleware.drain_site import DEADLINE, GRACE, KINDS, WAYS, Place, SharedStore
 from tests.middleware.resume_site import EVENTSOURCE, HOLD, READER, body
 
@@ -366,3 +375,64 @@ async def test_a_worker_that_is_started_anew_serves(way: str) -> None:
         await connection.finished()
         assert connection.data == ["a", "b"]
         assert connection.header("connection") is None
+
+
+# -- when it is over
+
+
+@pytest.mark.parametrize("kind", ["eventsource", "script"])
+async def test_when_it_is_over_what_was_kept_can_still_be_read_but_nothing_begins(way: str, kind: str) -> None:
+    clock = FakeClock()
+    always = {"always": ["/chat"]}
+    async with Place(way=way, clock=clock, store=MemoryStore(clock=clock), resume=always) as place:
+        connection, _ = await place.streaming(kind, "a", "b")
+        place.drain.drain()
+        await clock.advance(DEADLINE)
+        await connection.finished()
+
+        again = place.connect(headers=KINDS[kind], cursor=connection.at(1))
+        await again.finished()
+        assert again.data == ["b"]
+        assert again.controls == (["interrupted"] if kind == "eventsource" else [])
+
+        late = place.connect(headers={"accept": "application/json"})
+        await late.finished()
+        assert late.status == 503
+        assert len(place.stage.runs) == 1
+
+
+# -- frameworks
+
+
+def starlette_app(*, pure: bool) -> ASGIApp:
+    """A stream of Starlette's that never ends, behind a middleware of its own that pumps messages, unless ``pure``."""
+
+    async def events() -> AsyncIterator[str]:
+        for number in itertools.count():
+            yield f"data: {number}\n\n"
+            await asyncio.sleep(0.001)
+
+    async def stream(request: Request) -> Response:
+        return StreamingResponse(events(), media_type="text/event-stream")
+
+    async def pump(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        return await call_next(request)
+
+    middleware = [] if pure else [StarletteMiddleware(BaseHTTPMiddleware, dispatch=pump)]
+    return Starlette(routes=[Route("/chat", stream)], middleware=middleware)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("spec_version", ["2.3", "2.4"])
+@pytest.mark.parametrize("pure", [True, False], ids=["alone", "pumped"])
+async def test_starlettes_streams_end_without_an_error(way: str, kind: str, spec_version: str, pure: bool) -> None:
+    clock = FakeClock()
+    app = starlette_app(pure=pure)
+    async with Place(app, way=way, clock=clock, store=MemoryStore(clock=clock)) as place:
+        connection = place.connect(headers=KINDS[kind], spec_version=spec_version)
+        await connection.events(3)
+        place.drain.drain()
+        await clock.advance(DEADLINE)
+        await connection.finished()
+        if kind == "unlogged":
+            assert b"event: error\n" in connection.body

@@ -7,11 +7,17 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from types import FrameType
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.testclient import TestClient
+from starlette.websockets import WebSocket
 
 from streamware import (
     ConfigurationError,
@@ -147,6 +153,36 @@ async def test_a_drain_by_hand_from_another_thread(caplog: pytest.LogCaptureFixt
     assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
         *["leaving", "draining", "parting", "over"],
     ]
+
+
+async def test_a_stack_can_be_told_as_well() -> None:
+    stack = wrap(Pools(), readiness="/ready")
+    lifespan = Lifespan(stack)
+    await lifespan.start()
+    stack.leave()
+    async with Connection(stack, path="/ready") as connection:
+        await connection.finished()
+        assert connection.body == b'{"status":"leaving"}'
+    stack.drain()
+    async with Connection(stack, path="/ready") as connection:
+        await connection.finished()
+        assert connection.body == b'{"status":"draining"}'
+    lifespan.shut_down()
+    await lifespan.ended()
+
+
+def test_a_stack_without_a_drain_says_so() -> None:
+    stack = wrap(Pools(), grace=None)
+    for step in (stack.leave, stack.drain):
+        with pytest.raises(ConfigurationError, match="no DrainMiddleware"):
+            step()
+
+
+def test_a_stack_has_one_drain() -> None:
+    with pytest.raises(ConfigurationError, match="one DrainMiddleware"):
+        Stack(
+            Pools(), middleware=[Middleware(DrainMiddleware, paths=["/a"]), Middleware(DrainMiddleware, paths=["/b"])]
+        )
 
 
 # -- readiness
@@ -325,6 +361,28 @@ async def test_alone_it_holds_the_apps_shutdown_back_as_well() -> None:
     assert (await lifespan.ended())["type"] == "lifespan.shutdown.complete"
     assert not app.open
     assert clock.timers == 0
+
+
+def test_on_trio_everything_passes() -> None:
+    async def stream(request: Request) -> StreamingResponse:
+        async def events() -> AsyncIterator[str]:
+            for number in range(3):
+                yield f"data: {number}\n\n"
+
+        return StreamingResponse(events(), media_type="text/event-stream")
+
+    async def echo(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.send_text(await socket.receive_text())
+        await socket.close()
+
+    app = Starlette(routes=[Route("/chat", stream), WebSocketRoute("/echo", echo)])
+    for wrapped in (wrap(app), DrainMiddleware(app)):
+        with TestClient(wrapped, backend="trio") as client:
+            assert client.get("/chat", headers=READER).text == "data: 0\n\ndata: 1\n\ndata: 2\n\n"
+            with client.websocket_connect("/echo") as socket:
+                socket.send_text("here")
+                assert socket.receive_text() == "here"
 
 
 # -- options

@@ -215,6 +215,16 @@ class Server:
         assert self._running is not None
         self._running.send_signal(signal.SIGTERM)
 
+    def ended(self, within: float) -> float:
+        """Wait for it to end by itself: after how many seconds it did.
+
+        :raises subprocess.TimeoutExpired: it did not.
+        """
+        assert self._running is not None
+        began = time.monotonic()
+        self._running.wait(within)
+        return time.monotonic() - began
+
     def _accepts(self) -> bool:
         deadline = time.monotonic() + READY_WITHIN
         while time.monotonic() < deadline:
