@@ -44,7 +44,9 @@ async def cpu(settings: Settings, loop: str, streams: int, rate: int) -> Figure:
             with contextlib.ExitStack() as stack:
                 server = stack.enter_context(RedisServer())
                 here, there = (stack.enter_context(ServerProcess(OURS, loop, server.url)) for _ in range(2))
-                clients = await open_streams(here.port, f"/paced?count={rate * (seconds + 30)}&rate={rate}", streams)
+                clients = await open_streams(
+                    here.port, f"/paced?count={rate * (seconds + 30)}&rate={rate}", streams, at_once=20
+                )
                 followers = await follow(there, clients) if variant == ELSEWHERE else []
                 await asyncio.sleep(1)
                 events, before = sum(client.events for client in clients), cpu_of(server.pid)
@@ -92,7 +94,7 @@ async def memory(settings: Settings, loop: str) -> list[Figure]:
 
 async def weigh(server: RedisServer, worker: ServerProcess, kind: str, count: int, streams: int) -> float:
     before = used(server)
-    clients = await open_streams(worker.port, f"/{kind}?count={count}&rate=50", streams)
+    clients = await open_streams(worker.port, f"/{kind}?count={count}&rate=50", streams, at_once=20)
     await asyncio.wait_for(asyncio.gather(*(client.ended for client in clients)), PATIENCE)
     for client in clients:
         client.close()

@@ -28,9 +28,10 @@ RECONNECT = 0.5
 
 @dataclass
 class Report:
-    """What became of one stream. ``end``: "whole", "interrupted", or what went wrong. ``runs``: the labels under which
-    the app may have been called for it; all but the last gave the client nothing, not even a cursor. ``gaps``: seconds
-    from the last byte before a reconnect to the first behind it."""
+    """What became of one stream. ``end``: "whole", "interrupted", "ahead" where the client was told that it has had
+    more than what is left, or what went wrong. ``runs``: the labels under which the app may have been called for it; all
+    but the last gave the client nothing, not even a cursor. ``gaps``: seconds from the last byte before a reconnect to
+    the first behind it."""
 
     kind: str
     n: int
@@ -150,8 +151,9 @@ class EventSourceClient(Client):
         names = [control.event for control in reading.controls]
         if "streamware.interrupted" in names:
             self.report.end = "interrupted"
-        elif any(name != "streamware.draining" for name in names):
-            self.report.end = f"was told {names}"
+        elif names:
+            told = json.loads(reading.controls[0].data)
+            self.report.end = "ahead" if told.get("reason") == "ahead" else f"was told {names}: {told}"
         else:
             await self._pause(None if reading.retry is None else reading.retry / 1000)
             if not reading.cursor:
@@ -175,8 +177,10 @@ class FetchClient(Client):
             await whole(exchange)
             await self._pause(float(exchange.headers.get("retry-after", RECONNECT)))
         elif status == 410:
-            outcome = json.loads(await whole(exchange)).get("outcome")
-            self.report.end = outcome if outcome == "interrupted" else f"was told that it is gone: {outcome}"
+            told = json.loads(await whole(exchange))
+            reasons = [told.get("outcome"), told.get("reason")]
+            known = [reason for reason in ("interrupted", "ahead") if reason in reasons]
+            self.report.end = known[0] if known else f"was told that it is gone: {told}"
         else:
             self.report.end = f"was answered {status}"
 

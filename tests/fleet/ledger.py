@@ -31,11 +31,13 @@ class Verdict:
     """All streams of a run, held against what the app says. ``twice``: streams that the app was called for again once
     their client had a cursor or a key. ``unheard``: calls of the app that no client had anything of, since its
     connection broke before its first byte; an EventSource has no key to find such a stream again. ``moves``: reconnects
-    that went on with a stream. ``workers``: processes that have called the app."""
+    that went on with a stream. ``ahead``: of the interrupted, those whose client was told that it has had events which
+    the killed worker had no time to store. ``workers``: processes that have called the app."""
 
     streams: int = 0
     whole: int = 0
     interrupted: int = 0
+    ahead: int = 0
     lost: int = 0
     repeated: int = 0
     inexact: int = 0
@@ -59,10 +61,11 @@ class Verdict:
     def __str__(self) -> str:
         middle = statistics.median(self.gaps) if self.gaps else 0.0
         return (
-            f"{self.streams} streams on {self.workers} workers: {self.whole} whole, {self.interrupted} interrupted, "
-            f"{self.lost} events lost, {self.repeated} repeated, {self.inexact} inexact, {self.twice} run twice, "
-            f"{self.unheard} unheard, {self.failures} failures; {self.reconnects} reconnects, {self.moves} read "
-            f"on, silent for {middle:.2f} s in the median, {self.gap(0.99):.2f} at p99, {self.gap(1.0):.2f} at most"
+            f"{self.streams} streams on {self.workers} workers: {self.whole} whole, {self.interrupted} interrupted "
+            f"({self.ahead} ahead), {self.lost} events lost, {self.repeated} repeated, {self.inexact} inexact, "
+            f"{self.twice} run twice, {self.unheard} unheard, {self.failures} failures; {self.reconnects} reconnects, "
+            f"{self.moves} read on, silent for {middle:.2f} s in the median, {self.gap(0.99):.2f} at p99, "
+            f"{self.gap(1.0):.2f} at most"
         )
 
 
@@ -83,8 +86,9 @@ def judge(reports: Iterable[Report], runs: Runs, killed: set[int]) -> Verdict:
         if report.end == "whole":
             verdict.whole += 1
             verdict.gaps += report.gaps
-        elif report.end == "interrupted" and killed.intersection(callers):
+        elif report.end in ("interrupted", "ahead") and killed.intersection(callers):
             verdict.interrupted += 1
+            verdict.ahead += report.end == "ahead"
         else:
             verdict.failures += 1
             verdict.notes.append(f"{report.kind}: {report.end}, {len(reading.events)} of {report.n}, by {callers}")

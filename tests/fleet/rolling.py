@@ -30,7 +30,7 @@ from tests.fleet.ledger import Runs, Verdict, judge
 from tests.fleet.workers import KINDS, Fleet, fleet
 
 How = Literal["restart", "kill", "recycle"]
-#: Events of a stream and seconds between two of them: it lasts for about ten seconds, much less than a drain may.
+#: Events of a stream, and seconds between two of them: it lasts for about ten seconds, much less than a drain may.
 EVENTS, DELAY = (15, 25), 0.5
 #: Requests that a worker lives for, with ``recycle``.
 REQUESTS = 150
@@ -39,19 +39,20 @@ REQUESTS = 150
 class Load:
     """So many streams at a time, until told to start no more."""
 
-    def __init__(self, made: Fleet, streams: int, seed: str) -> None:
+    def __init__(self, made: Fleet, streams: int, delay: float, seed: str) -> None:
         self.reports: list[Report] = []
         self._fleet = made
+        self._delay = delay
         self._draw = random.Random(seed)
         self._over = False
         self._slots = [asyncio.create_task(self._slot(i)) for i in range(streams)]
 
     async def _slot(self, number: int) -> None:
         kinds = CLIENTS if self._fleet.kind.cuts else (EventSourceClient,)
-        await asyncio.sleep(self._draw.uniform(0, EVENTS[1] * DELAY))  # not all in step
+        await asyncio.sleep(self._draw.uniform(0, EVENTS[1] * self._delay))  # not all in step
         while not self._over:
             kind: type[Client] = kinds[number % len(kinds)]
-            client = kind(self._fleet.front, self._draw.randint(*EVENTS), DELAY, self._draw)
+            client = kind(self._fleet.front, self._draw.randint(*EVENTS), self._delay, self._draw)
             self.reports.append(client.report)
             await client.run()
 
@@ -100,14 +101,24 @@ async def _restarts(made: Fleet, rounds: int, killing: bool) -> None:
             await made.restart(made.workers[0])  # the oldest
 
 
-async def roll(kind: str, store: str, *, how: How, streams: int, rounds: int, seed: int = 1) -> tuple[Verdict, Fleet]:
+async def roll(
+    kind: str,
+    store: str,
+    *,
+    how: How,
+    streams: int,
+    rounds: int,
+    delay: float = DELAY,
+    requests: int = REQUESTS,
+    seed: int = 1,
+) -> tuple[Verdict, Fleet]:
     """One run: what became of its streams, and the fleet that it was."""
-    async with fleet(kind, store, requests=REQUESTS if how == "recycle" else None) as made:
-        load = Load(made, streams, f"{seed} {kind} {how}")
+    async with fleet(kind, store, requests=requests if how == "recycle" else None) as made:
+        load = Load(made, streams, delay, f"{seed} {kind} {how}")
         try:
             await load.spread()
             if how == "recycle":
-                await load.more(2 * rounds * max(streams, REQUESTS))
+                await load.more(2 * rounds * max(streams, requests))
             else:
                 await _restarts(made, rounds, how == "kill")
             reports = await load.finish()

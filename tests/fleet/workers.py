@@ -41,7 +41,7 @@ class Kind:
     """A way to serve. ``cuts``: a stream can be cut visibly; where not, only EventSources can be moved. ``asked``: it
     ends at once when it gets a signal, so it is asked to drain, and gets the signal when what it produced is over.
     ``limit``: what is added for workers, two behind one port, that are replaced by their server after so many requests,
-    and whose connections it breaks a second later; empty where it cannot do that."""
+    and whose connections it breaks a second later where it can be told to; empty where it cannot do that."""
 
     name: str
     arguments: tuple[str, ...]
@@ -71,11 +71,15 @@ KINDS = {
         Kind(
             "gunicorn",
             ("gunicorn", "{app}", "--bind", "127.0.0.1:{port}", "--worker-class", "uvicorn_worker.UvicornWorker",
-             "--log-level", "warning", "--graceful-timeout", "40"),
+             "--log-level", "warning", "--graceful-timeout", "40", "--timeout", "60"),
+            limit=("--workers", "2", "--max-requests", "{requests}", "--max-requests-jitter", "40"),
+        ),
+        Kind(
+            "hypercorn",
+            (*_HYPERCORN, "--workers", "0"),
             limit=("--workers", "2", "--max-requests", "{requests}", "--max-requests-jitter", "40",
                    "--graceful-timeout", "1"),
         ),
-        Kind("hypercorn", (*_HYPERCORN, "--workers", "0")),
         Kind(
             "hypercorn-h2",
             (*_HYPERCORN, "--workers", "0", "--certfile", "{pem}", "--keyfile", "{pem}"),
