@@ -29,9 +29,9 @@ RECONNECT = 0.5
 @dataclass
 class Report:
     """What became of one stream. ``end``: "whole", "interrupted", "ahead" where the client was told that it has had
-    more than what is left, or what went wrong. ``runs``: the labels under which the app may have been called for it; all
-    but the last gave the client nothing, not even a cursor. ``gaps``: seconds from the last byte before a reconnect to
-    the first behind it."""
+    more than what is left, or what went wrong. ``runs``: the labels under which the app may have been called for it;
+    all but the last gave the client nothing, not even a cursor. ``gaps``: seconds from the last byte before a reconnect
+    to the first behind it."""
 
     kind: str
     n: int
