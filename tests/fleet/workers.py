@@ -27,8 +27,8 @@ from tests.servers.client import fetch
 from tests.servers.launch import Certificates
 
 ROOT = Path(__file__).resolve().parents[2]
-#: What the servers' own tracebacks are known by, once in each: uvicorn's and hypercorn's of a call whose connection they
-#: break, and hypercorn's of a client that had something on its way when its TLS connection was closed.
+#: What the servers' own tracebacks are known by, once in each: uvicorn's and hypercorn's of a call whose connection is
+#: broken by them, and hypercorn's of a client that had something on its way when its TLS connection was closed.
 KNOWN = (
     "CancelledError: Task cancelled, timeout graceful shutdown exceeded",
     "Exception in callback StreamReaderProtocol.connection_made",
