@@ -281,6 +281,33 @@ async def test_nobody_is_taken_for_dead_because_nobody_could_renew(opened: Opene
     assert ("store.orphan_closed", "") not in opened.observer.counts
 
 
+async def test_a_worker_that_was_removed_while_it_was_paused_comes_back_as_itself(opened: Opened) -> None:
+    timing = replace(SHORT, lease=0.4, renewal=0.1, hold_off=0.2)
+    a, b, c = await opened(timing=timing), await opened(timing=timing), await opened(timing=timing)
+    vigil = a._vigil
+    assert vigil is not None
+    vigil.end()
+    await until(lambda: workers(opened.path) == 2, 5)
+    log = await create(a)  # as it does when it goes on, a moment before it renews
+    assert workers(opened.path) == 3, "or nobody would look after the log if it died now"
+    log.append(b"1\n\n")
+    await a.flush()
+    found = await b.open(log.stream)
+    assert isinstance(found, RemoteLog)
+    told: list[Outcome] = []
+    log.on_closed = told.append
+    assert await asyncio.wait_for(found.ends(10), 5) is True, "it is known as a worker that does not renew"
+    assert await c.stop(log.stream) is True
+    log.append(b"2\n\n")
+    await until(lambda: told)
+    assert told == [Outcome.INTERRUPTED]
+
+
+def workers(path: Path) -> int:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return int(connection.execute("SELECT count(*) FROM workers").fetchone()[0])
+
+
 async def test_what_waits_to_be_written_is_bounded_and_the_producer_waits(opened: Opened) -> None:
     store = await opened()
     log, small = await create(store), await create(store)
