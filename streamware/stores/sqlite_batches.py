@@ -341,8 +341,8 @@ def renew(connection: sqlite3.Connection, name: str, number: int | None = None) 
     """Take or renew the lease of a worker; its number, which it keeps where it has one already."""
     with transaction(connection):
         connection.execute(_RENEW, (number, name, time.monotonic()))
-        (number,) = connection.execute("SELECT id FROM workers WHERE name = ?", (name,)).fetchone()
-    return int(number)
+        row = connection.execute("SELECT id FROM workers WHERE name = ?", (name,)).fetchone()
+    return int(row[0])
 
 
 def add_pages(connection: sqlite3.Connection, pages: Sequence[tuple[int, int, int, bytes]]) -> None:
