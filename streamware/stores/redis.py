@@ -84,7 +84,7 @@ class RedisStore(SharedStore):
             ttl=float(ttl),
             tombstone_ttl=float(tombstone_ttl),
             max_tombstones=int(max_tombstones),
-            timeout=timing.operation,
+            timeout=0.9 * timing.operation,  # so that it is the connection that is given up, not the call on it
             # What is announced with the events is read before it is acknowledged.
             inline=INLINE_BYTES if durability == "local" else 0,
         )

@@ -7,7 +7,8 @@ Rules:
 
 1. Replies come in the order of the commands. A caller that has gone leaves its replies to be thrown away.
 2. Every wait has a time-out, and where one passes the connection is dropped with all that waits on it: whether those
-   commands were taken is unknown, and nothing is ever sent again from here.
+   commands were taken is unknown, and nothing is ever sent again from here. That holds too where the caller gave up
+   before: nothing piles up on a connection that is not answered.
 3. What went wrong is ``StoreUnavailable``, in words that hold no password.
 """
 
@@ -42,7 +43,7 @@ class Pipe(asyncio.Protocol):
         self._reader = reply_reader()
         self._writer: asyncio.StreamWriter | None = None  # kept: one that is collected closes its transport
         self._transport: asyncio.WriteTransport | None = None
-        self._waiting: deque[tuple[int, asyncio.Future[list[Reply]]]] = deque()
+        self._waiting: deque[tuple[int, asyncio.Future[list[Reply]], float]] = deque()  # with the time of sending
         self._got: list[Reply] = []
 
     async def take_over(self, connection: Dialled, timeout: float) -> None:
@@ -72,11 +73,12 @@ class Pipe(asyncio.Protocol):
 
     def send(self, packed: bytes, replies: int) -> asyncio.Future[list[Reply]]:
         """Send commands that will have so many replies."""
-        answered: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[list[Reply]] = loop.create_future()
         if self.lost or self._transport is None:
             answered.set_exception(StoreUnavailable(f"{self.name}: the connection is lost"))
         else:
-            self._waiting.append((replies, answered))
+            self._waiting.append((replies, answered, loop.time()))
             self._transport.write(packed)
         return answered
 
@@ -85,6 +87,8 @@ class Pipe(asyncio.Protocol):
 
         :raises StoreUnavailable: the connection is lost, or the server did not answer in time.
         """
+        if self._waiting and asyncio.get_running_loop().time() - self._waiting[0][2] > timeout:
+            self.drop()
         try:
             async with asyncio.timeout(timeout):
                 return await self.send(packed, replies)
@@ -133,7 +137,7 @@ class Pipe(asyncio.Protocol):
 
     def _answer(self) -> None:
         got, self._got = self._got, []
-        _, answered = self._waiting.popleft()
+        _, answered, _ = self._waiting.popleft()
         if not answered.done():
             answered.set_result(got)
 
@@ -142,7 +146,7 @@ class Pipe(asyncio.Protocol):
             return
         self.lost = True
         waiting, self._waiting = self._waiting, deque()
-        for _, answered in waiting:
+        for _, answered, _ in waiting:
             if not answered.done():
                 error = StoreUnavailable(f"{self.name}: the connection was lost")
                 error.__cause__ = cause

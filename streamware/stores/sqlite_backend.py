@@ -99,7 +99,7 @@ class SQLiteBackend:
                 self._loop.call_soon_threadsafe(self._on_signal, Resync())
 
     def _connected(self, connection: sqlite3.Connection) -> None:
-        self._batches.worker = renew(connection, self._worker)
+        self._batches.worker = renew(connection, self._worker, self._batches.worker or None)
 
     async def aclose(self) -> None:
         if self._closed:
@@ -203,14 +203,14 @@ class SQLiteBackend:
             if self._closed:
                 return
             try:
-                file = identity(self._path)
-                if self._lease_connection is not None and file != self._lease_file:
+                number = self._batches.worker or None
+                if self._lease_connection is not None and identity(self._path) != self._lease_file:
                     self._lease_connection.close()
-                    self._lease_connection = None
+                    self._lease_connection, number = None, None  # in another file it may be somebody else's
                 if self._lease_connection is None:
                     self._lease_connection = open_file(self._path)
                     self._lease_file = identity(self._path)
-                renew(self._lease_connection, self._worker)
+                renew(self._lease_connection, self._worker, number)
             except (sqlite3.Error, OSError) as error:
                 connection, self._lease_connection = self._lease_connection, None
                 if connection is not None:

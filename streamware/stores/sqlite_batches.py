@@ -42,7 +42,10 @@ _ADD_PAGES = (
 #: From so many on.
 MANY = 4
 
-_RENEW = "INSERT INTO workers (name, renewed) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET renewed = excluded.renewed"
+_RENEW = (
+    "INSERT INTO workers (id, name, renewed) VALUES (?, ?, ?)"
+    " ON CONFLICT (name) DO UPDATE SET renewed = excluded.renewed"
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -81,6 +84,7 @@ class Batches:
         self._loose: dict[_Own, tuple[float, int]] = {}  # since when, and since which batch; the oldest first
         self._written: deque[tuple[float, int]] = deque()  # of each batch: when, and its number
         self._removed = 0.0  # when rows of ``fresh`` were last removed
+        self._newest = 0  # the newest batch of anybody, at the last tidying
         self.fresh = Fresh()
         self.worker = 0
         self.may_create = True
@@ -90,8 +94,13 @@ class Batches:
         self._own.clear()
         self._loose.clear()
         self._written.clear()
+        self._newest = 0
         self.fresh.forget()
         self.worker = renew(connection, self._name)
+        with transaction(connection):
+            running = connection.execute("SELECT id FROM logs WHERE worker = ? AND outcome IS NULL", (self.worker,))
+            for (log,) in running.fetchall():
+                page_fresh(connection, self.fresh, log)  # what was loose, we no longer have
 
     def forget(self, stream: str) -> None:
         """The log is no more."""
@@ -117,6 +126,9 @@ class Batches:
             batch.page(list(self._loose) if hurry else self._aged(10 * LOOSE_LOGS))
             batch.store()
             self._remove(connection)
+            if not self._loose and not self._written:  # no batches: what is left are ends of others' logs
+                connection.execute("DELETE FROM fresh WHERE worker = ? AND n <= ?", (self.worker, self._newest))
+            self._newest = fresh.top(connection)
         batch.learn()
 
     def _aged(self, count: int) -> list[_Own]:
@@ -152,6 +164,7 @@ class _Batch:
         self._batches = batches
         self._connection = connection
         self._worker = batches.worker
+        self._alive = False  # this worker is known to be in the file
         self._fenced = {
             stream: Written(Verdict.FENCED, last, Outcome(outcome))
             for stream, last, outcome in connection.execute(
@@ -225,6 +238,9 @@ class _Batch:
             return LOST
         if not self._batches.may_create:
             return Written(Verdict.FULL)
+        if not self._alive:  # or nobody would look after the log if we died now: we may have been paused, and removed
+            self._alive = True
+            connection.execute(_RENEW, (self._worker, self._batches._name, time.monotonic()))
         made = connection.execute(
             "INSERT INTO logs (stream, worker, head) VALUES (?, ?, ?)",
             (entry.stream, self._worker, encode_head(entry.head)),
@@ -305,7 +321,9 @@ class _Batch:
     def _learn(self, known: dict[str, _Own], change: _Change, ended: set[int]) -> None:
         own = change.own
         if own is None or own.log in ended:
-            known.pop(change.stream, None)
+            gone = known.pop(change.stream, None)
+            if gone is not None:
+                self._batches._loose.pop(gone, None)
             return
         known[change.stream] = own
         if change.events:
@@ -319,12 +337,12 @@ class _Batch:
             own.loose, own.size = [], 0
 
 
-def renew(connection: sqlite3.Connection, name: str) -> int:
-    """Take or renew the lease of a worker; its number."""
+def renew(connection: sqlite3.Connection, name: str, number: int | None = None) -> int:
+    """Take or renew the lease of a worker; its number, which it keeps where it has one already."""
     with transaction(connection):
-        connection.execute(_RENEW, (name, time.monotonic()))
-        (number,) = connection.execute("SELECT id FROM workers WHERE name = ?", (name,)).fetchone()
-    return int(number)
+        connection.execute(_RENEW, (number, name, time.monotonic()))
+        row = connection.execute("SELECT id FROM workers WHERE name = ?", (name,)).fetchone()
+    return int(row[0])
 
 
 def add_pages(connection: sqlite3.Connection, pages: Sequence[tuple[int, int, int, bytes]]) -> None:
@@ -338,6 +356,14 @@ def add_pages(connection: sqlite3.Connection, pages: Sequence[tuple[int, int, in
         places.append((log, first, last, begin, len(data)))
         begin += len(data)
     connection.execute(_ADD_PAGES, (b"".join(data for *_, data in pages), json.dumps(places)))
+
+
+def page_fresh(connection: sqlite3.Connection, known: Fresh, log: int) -> None:
+    """Make pages of what is only fresh of a log: nobody else will."""
+    (paged,) = connection.execute("SELECT max(last) FROM pages WHERE log = ?", (log,)).fetchone()
+    known.refresh(connection)
+    rows = [row for row in known.of(log) if row.last >= row.first and row.last > (paged or 0)]
+    add_pages(connection, [(log, row.first, row.last, encode_events(row.decoded())) for row in rows])
 
 
 def last_of(connection: sqlite3.Connection, known: Fresh, log: int) -> int:

@@ -24,7 +24,7 @@ BUSY_SECONDS = 1.5
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS workers (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT, -- never another's: one that was removed while it was paused comes back
     name TEXT NOT NULL UNIQUE,
     renewed REAL NOT NULL
 );

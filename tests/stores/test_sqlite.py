@@ -281,6 +281,33 @@ async def test_nobody_is_taken_for_dead_because_nobody_could_renew(opened: Opene
     assert ("store.orphan_closed", "") not in opened.observer.counts
 
 
+async def test_a_worker_that_was_removed_while_it_was_paused_comes_back_as_itself(opened: Opened) -> None:
+    timing = replace(SHORT, lease=0.4, renewal=0.1, hold_off=0.2)
+    a, b, c = await opened(timing=timing), await opened(timing=timing), await opened(timing=timing)
+    vigil = a._vigil
+    assert vigil is not None
+    vigil.end()
+    await until(lambda: workers(opened.path) == 2, 5)
+    log = await create(a)  # as it does when it goes on, a moment before it renews
+    assert workers(opened.path) == 3, "or nobody would look after the log if it died now"
+    log.append(b"1\n\n")
+    await a.flush()
+    found = await b.open(log.stream)
+    assert isinstance(found, RemoteLog)
+    told: list[Outcome] = []
+    log.on_closed = told.append
+    assert await asyncio.wait_for(found.ends(10), 5) is True, "it is known as a worker that does not renew"
+    assert await c.stop(log.stream) is True
+    log.append(b"2\n\n")
+    await until(lambda: told)
+    assert told == [Outcome.INTERRUPTED]
+
+
+def workers(path: Path) -> int:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return int(connection.execute("SELECT count(*) FROM workers").fetchone()[0])
+
+
 async def test_what_waits_to_be_written_is_bounded_and_the_producer_waits(opened: Opened) -> None:
     store = await opened()
     log, small = await create(store), await create(store)
@@ -403,6 +430,36 @@ async def test_a_file_that_is_damaged_while_it_is_used_is_trouble_and_streams_go
     assert isinstance(found, RemoteLog), "it was written once more, with all that there was"
     log.close(Outcome.DONE)
     assert await read_all(found.reader(0)) == (seen, Outcome.DONE)
+
+
+async def test_a_connection_that_is_made_anew_loses_nothing_that_was_written(opened: Opened) -> None:
+    """What is in no page yet is known to the writing thread alone, until it has to begin anew."""
+    store, other = await opened(), await opened()
+    logs = [await create(store) for _ in range(3)]
+    for round_ in range(20):
+        for log in logs[: 3 if round_ < 10 else 2]:  # one of them has nothing more to say
+            log.append(b"%d\n\n" % (round_ + 1))
+        await store.flush()
+        if round_ % 5 == 3:
+            with pytest.raises(StoreUnavailable):
+                await store._backend._write_desk.do(spoil)  # type: ignore[attr-defined]
+        await asyncio.sleep(0.1)
+    for log in logs:
+        log.close(Outcome.DONE)
+    await store.flush()
+    for log, count in zip(logs, (20, 20, 10), strict=True):
+        found = await other.open(log.stream)
+        assert isinstance(found, RemoteLog)
+        assert await read_all(found.reader(0)) == ([b"%d\n\n" % n for n in range(1, count + 1)], Outcome.DONE)
+    await store.aclose()
+    found = await other.open(logs[0].stream)
+    assert isinstance(found, RemoteLog)
+    assert len((await read_all(found.reader(0)))[0]) == 20
+
+
+def spoil(connection: sqlite3.Connection) -> None:
+    """The thread takes its connection for broken after this."""
+    raise sqlite3.DatabaseError("for the test")
 
 
 async def test_a_file_that_is_removed_is_written_once_more(opened: Opened) -> None:

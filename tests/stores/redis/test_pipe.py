@@ -78,6 +78,17 @@ async def test_a_server_that_does_not_answer_in_time_loses_the_connection_and_al
         assert pipe.lost
 
 
+async def test_nothing_piles_up_on_a_connection_that_is_not_answered(own: RedisServer):
+    async with pipe_to(own) as pipe:
+        own.stall()
+        with pytest.raises(StoreUnavailable):
+            for _ in range(100):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(0.02):  # callers that are less patient
+                        await pipe.ask(PING, 1, 0.1)
+        assert pipe.lost
+
+
 async def test_a_server_that_is_killed_is_noticed_at_once(own: RedisServer):
     async with pipe_to(own) as pipe:
         lost: list[bool] = []
