@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import time
 
-from . import idle_memory, many_streams, per_event, plain_requests, replay, report
+from . import idle_memory, many_streams, per_event, plain_requests, replay, report, shared_stores
 from .measure import Settings
 from .servers import CLIENT_CPU, pin
 
@@ -16,6 +16,7 @@ BENCHMARKS = {
     "plain-requests": plain_requests,
     "idle-memory": idle_memory,
     "replay": replay,
+    "shared-stores": shared_stores,
 }
 
 

@@ -33,13 +33,16 @@ class Settings:
 @dataclass
 class Figure:
     """One line of a table. ``values``: by variant, one for each round. ``targets``: by variant, what the ratio of ours
-    to it is to be at most."""
+    to it is to be at most. ``base``: the variant that the others are measured against; where it is not the bare app,
+    ``targets`` says of each variant what its ratio to the base is to be at most, and ``bounds`` what its value is."""
 
     label: str
     unit: str
     values: dict[str, list[float]] = field(default_factory=dict)
     targets: dict[str, float] = field(default_factory=dict)
     note: str = ""
+    base: str = BARE
+    bounds: dict[str, float] = field(default_factory=dict)
 
     def median(self, variant: str) -> float:
         return statistics.median(self.values[variant])

@@ -74,9 +74,12 @@ def rows(figure: Figure) -> list[str]:
     """One row for each variant."""
     made = []
     for variant, values in figure.values.items():
-        ratio = "1" if variant == BARE else spread(figure.ratios(variant, BARE))
+        base = figure.base
+        ratio = "1" if variant == base else spread(figure.ratios(variant, base)) if base in figure.values else ""
         against = verdict = ""
-        if variant == OURS:
+        if base != BARE:
+            verdict = _verdict(figure, variant)
+        elif variant == OURS:
             if PEER in figure.values:
                 against = spread(figure.ratios(OURS, PEER))
             verdict = ", ".join(
@@ -86,6 +89,18 @@ def rows(figure: Figure) -> list[str]:
         cells = (figure.label, variant, f"{spread(values)} {figure.unit}", ratio, against, verdict)
         made.append(f"| {' | '.join(cells)} |")
     return made
+
+
+def _verdict(figure: Figure, variant: str) -> str:
+    """Where stores are compared, each has a target of its own."""
+    said = []
+    if variant in figure.targets:
+        good = statistics.median(figure.ratios(variant, figure.base)) <= figure.targets[variant]
+        said.append(f"≤ {figure.targets[variant]:g} × {figure.base}: {'met' if good else 'missed'}")
+    if variant in figure.bounds:
+        good = figure.median(variant) <= figure.bounds[variant]
+        said.append(f"≤ {figure.bounds[variant]:g} {figure.unit}: {'met' if good else 'missed'}")
+    return ", ".join(said)
 
 
 def met(figure: Figure, base: str) -> bool:
@@ -107,7 +122,7 @@ def markdown(record: Record) -> str:
         lines[-1] += f"{about['packages']}."
         lines += [
             "",
-            f"| case | variant | measured | to bare {BARE} | to {PEER} | target |",
+            f"| case | variant | measured | to the first | to {PEER} | target |",
             "|---|---|---|---|---|---|",
         ]
         figures = figures_of(entry)
@@ -125,6 +140,7 @@ def plot(record: Record, path: Path) -> None:
     from matplotlib import pyplot
 
     figures = [(entry["title"], figure) for entry in record.values() for figure in figures_of(entry)]
+    figures = [(title, figure) for title, figure in figures if figure.base == BARE]
     if not figures:
         return
     canvas, axes = pyplot.subplots(figsize=(10, 1.2 + 0.62 * len(figures)), layout="constrained")

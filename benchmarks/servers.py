@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import TracebackType
@@ -36,11 +37,12 @@ def pin(cpu: int) -> None:
         os.sched_setaffinity(0, {cpu})
 
 
-def build(variant: str) -> Any:
+def build(variant: str, store: str) -> Any:
     """The app of one variant. What a variant does not need is not imported into its process: memory is measured.
+    ``store``: the URL of a Redis or the path of a file, for Streamware; none: a ``MemoryStore``.
 
     Its streams: ``/burst`` never gives way, ``/live`` gives way to the loop after each event, ``/paced`` sends ``rate``
-    events a second, ``/idle`` sends one event and then nothing.
+    events a second, ``/timed`` as well, each with the time of its making, ``/idle`` sends one event and then nothing.
     """
     from starlette.applications import Starlette
     from starlette.requests import Request
@@ -77,11 +79,16 @@ def build(variant: str) -> Any:
             yield event(PAYLOADS[number & 1023], number)
             await asyncio.sleep(1 / rate)
 
+    async def timed(count: int, rate: float) -> AsyncIterator[Any]:
+        for number in range(count):
+            yield event(f"{time.monotonic_ns():020d}{PAYLOADS[number & 1023][20:]}{{", number)
+            await asyncio.sleep(1 / rate)
+
     async def idle(count: int, rate: float) -> AsyncIterator[Any]:
         yield event(PAYLOADS[0], 0)
         await asyncio.Event().wait()
 
-    kinds = {"burst": burst, "live": live, "paced": paced, "idle": idle}
+    kinds = {"burst": burst, "live": live, "paced": paced, "timed": timed, "idle": idle}
 
     async def stream(request: Request) -> Response:
         query = request.query_params
@@ -97,7 +104,19 @@ def build(variant: str) -> Any:
         return app
     from streamware import wrap
 
-    return wrap(app)
+    return wrap(app, store=opened(store))
+
+
+def opened(store: str) -> Any:
+    if not store:
+        return None
+    if "://" in store:
+        from streamware import RedisStore
+
+        return RedisStore(store)
+    from streamware import SQLiteStore
+
+    return SQLiteStore(store)
 
 
 class Numbered:
@@ -124,9 +143,9 @@ class Numbered:
 class ServerProcess:
     """One variant being served. A context manager."""
 
-    def __init__(self, variant: str, loop: str) -> None:
+    def __init__(self, variant: str, loop: str, store: str = "") -> None:
         self.variant = variant
-        command = [sys.executable, "-m", "benchmarks.servers", variant, loop]
+        command = [sys.executable, "-m", "benchmarks.servers", variant, loop, store]
         self._child = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent
         )
@@ -172,6 +191,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("variant", choices=(*VARIANTS, FLOOR))
     parser.add_argument("loop", choices=("uvloop", "asyncio"))
+    parser.add_argument("store")
     options = parser.parse_args()
     import uvicorn
 
@@ -181,7 +201,11 @@ def main() -> None:
     listener.bind(("127.0.0.1", 0))
     listener.listen(4096)
     config = uvicorn.Config(
-        build(options.variant), loop=options.loop, log_level="warning", access_log=False, timeout_keep_alive=600
+        build(options.variant, options.store),
+        loop=options.loop,
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=600,
     )
     server = uvicorn.Server(config)
 

@@ -12,6 +12,7 @@ from .preset import wrap
 from .stack import Middleware, Stack
 from .stores.base import Batch, Claim, Head, Log, LogReader, Outcome, ProducerLog, Store, Tombstone
 from .stores.memory import MemoryStore
+from .stores.redis import RedisStore
 from .stores.sqlite import SQLiteStore
 from .streams.current import CurrentStream, Usage, current_stream
 
@@ -34,6 +35,7 @@ __all__ = (
     "Observer",
     "Outcome",
     "ProducerLog",
+    "RedisStore",
     "ResumeMiddleware",
     "SQLiteStore",
     "Stack",

@@ -3,7 +3,7 @@
 Rules:
 
 1. The first thing to write goes out at once; what comes while a batch is under way, and within ``window`` of its start,
-   goes out together with the next. Under load batches grow and the window widens, up to 30 ms.
+   goes out together with the next. Under load batches grow and the window widens, up to 24 ms.
 2. A batch holds one entry a log. A log that has more comes again in the next, behind the others.
 3. What was not acknowledged is written again, under the same seqs, until it is: nothing is dropped for want of a store.
    What waits is bounded for each log and for the worker, and over the bound the producers wait.
@@ -33,7 +33,7 @@ logger = logging.getLogger("streamware.stores")
 BATCH_ENTRIES = 2000
 #: A batch of more entries than these is followed by a longer window, in proportion: an entry costs more than an event.
 BUSY_ENTRIES = 100
-WIDEST = 3.75
+WIDEST = 3.0
 BATCH_BYTES = 2 * 1024 * 1024
 BACKLOG_PER_LOG = 1024 * 1024
 BACKLOG = 64 * 1024 * 1024
@@ -179,9 +179,11 @@ class Flusher:
         logs: list[LocalLog] = []
         entries: list[Entry] = []
         size = 0
-        while self._dirty and len(entries) < BATCH_ENTRIES and size < BATCH_BYTES:
-            log = next(iter(self._dirty))
-            del self._dirty[log]
+        dirty, self._dirty = self._dirty, {}
+        for log in dirty:
+            if size >= BATCH_BYTES or len(entries) >= BATCH_ENTRIES:
+                self._dirty[log] = None  # it is the next batch's
+                continue
             log.dirty = False
             entry = log.entry()
             if entry is not None:

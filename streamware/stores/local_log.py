@@ -119,7 +119,12 @@ class LocalLog(MemoryLog):
 
     def entry(self) -> Entry | None:
         """The next thing to write, about a page at most; None where there is nothing."""
-        start = max(self.stored, self._base)
+        stored, base = self.stored, self._base
+        if self._outcome is None and self.headed and not self.touched and base <= stored and base < self._told_first:
+            more = self._events[stored - base :]  # as a rule: more events, and no more than a page of them
+            if 0 < len(more) <= PAGE_EVENTS and self._written - self._stored_bytes <= PAGE_BYTES:
+                return Entry(self.stream, stored + 1, more)
+        start = max(stored, base)
         events = self._page(start - self._base)
         first, last = start + 1, start + len(events)
         ends = self._outcome is not None and not self.settled and last == self.last
@@ -138,9 +143,7 @@ class LocalLog(MemoryLog):
         )
 
     def _page(self, start: int) -> Sequence[bytes | None]:
-        events = self._events[start : start + PAGE_EVENTS] if start else self._events[:PAGE_EVENTS]
-        if self._written - self._stored_bytes <= PAGE_BYTES:  # as a rule: no look at each
-            return events
+        events = self._events[start : start + PAGE_EVENTS]
         size = 0
         for place, event in enumerate(events):
             size += 0 if event is None else len(event)

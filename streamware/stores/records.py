@@ -36,7 +36,7 @@ def encode_events(events: Sequence[bytes | None]) -> bytes:
 def decode_events(data: bytes) -> list[bytes | None]:
     """The events of one entry.
 
-    :raises ValueError: they are not.
+    :raises msgspec.MsgspecError: they are not.
     """
     return _decode_events(data)
 
@@ -59,7 +59,7 @@ def encode_head(head: Head) -> bytes:
 def decode_head(data: bytes) -> Head:
     """A head.
 
-    :raises ValueError: it is not.
+    :raises msgspec.MsgspecError: it is not.
     """
     head = _decode_head(data)
     return Head(

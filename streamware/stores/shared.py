@@ -238,6 +238,8 @@ class SharedStore:
         if log is not None:
             self._drop(log)
         try:
+            if log is not None and log.headed:  # so that whoever follows it elsewhere is told
+                await self._writes.call(self._backend.end, stream, Outcome.INTERRUPTED)
             await self._writes.call(self._backend.forget, stream)
         except StoreUnavailable:
             self._rounds.forget(stream)

@@ -99,7 +99,7 @@ class SQLiteBackend:
                 self._loop.call_soon_threadsafe(self._on_signal, Resync())
 
     def _connected(self, connection: sqlite3.Connection) -> None:
-        self._batches.worker = renew(connection, self._worker)
+        self._batches.worker = renew(connection, self._worker, self._batches.worker or None)
 
     async def aclose(self) -> None:
         if self._closed:
@@ -121,7 +121,7 @@ class SQLiteBackend:
             leaving.exception()  # the others will find that this worker is dead
 
     def _leave(self, connection: sqlite3.Connection) -> None:
-        self._batches.merge(connection, hurry=True)
+        self._batches.tidy(connection, hurry=True)
         changes.leave(connection, self._batches.worker)
 
     def _join(self) -> None:
@@ -171,8 +171,8 @@ class SQLiteBackend:
         times, bounds = self._times(), self._bounds
 
         def tidy(connection: sqlite3.Connection) -> None:
-            # What is fresh may be in pages as well: nothing has to go for it.
-            self._batches.merge(connection, hurry=changes.used(connection) >= bounds.max_bytes)
+            # What is fresh may be in pages as well: nothing else has to go for it.
+            self._batches.tidy(connection, hurry=changes.used(connection) >= bounds.max_bytes)
             self._batches.may_create = changes.tidy(connection, bounds, times)
             self._batches.fresh.forget()  # it is seldom wanted here, and large
 
@@ -203,14 +203,14 @@ class SQLiteBackend:
             if self._closed:
                 return
             try:
-                file = identity(self._path)
-                if self._lease_connection is not None and file != self._lease_file:
+                number = self._batches.worker or None
+                if self._lease_connection is not None and identity(self._path) != self._lease_file:
                     self._lease_connection.close()
-                    self._lease_connection = None
+                    self._lease_connection, number = None, None  # in another file it may be somebody else's
                 if self._lease_connection is None:
                     self._lease_connection = open_file(self._path)
                     self._lease_file = identity(self._path)
-                renew(self._lease_connection, self._worker)
+                renew(self._lease_connection, self._worker, number)
             except (sqlite3.Error, OSError) as error:
                 connection, self._lease_connection = self._lease_connection, None
                 if connection is not None:
@@ -271,7 +271,7 @@ class SQLiteBackend:
 
     def _hear(self, datagram: bytes) -> None:
         what, rest = datagram[:1], datagram[1:]
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, msgspec.MsgspecError):
             if what == ADDED:
                 self._follow.look()
             elif what == FOLLOWS:

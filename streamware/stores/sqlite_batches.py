@@ -6,13 +6,12 @@ Rules:
    whether somebody has fenced a log of ours.
 2. What is known changes with the commit, never before.
 3. What is written goes to ``fresh``, and from memory to ``pages`` as well: when a log has a page full, when it ends,
-   and for all logs whenever there is much in ``fresh``. Rows leave ``fresh`` only some time after that, so that whoever
-   follows it live finds them there.
+   and otherwise after half a second, of some logs with each batch, so that no batch has to wait for all of them. Rows
+   leave ``fresh`` some time after that, so that whoever follows it live finds them there.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sqlite3
 import time
@@ -27,11 +26,10 @@ from .records import encode_events, encode_head
 from .sqlite_file import transaction
 from .sqlite_fresh import Fresh, NewRow
 
-#: So much of ours in ``fresh`` is enough: to read there means to look at all of it.
-MERGE_ROWS = 15_000
-MERGE_BYTES = 4 * 1024 * 1024
-MERGE_SECONDS = 2.0
-#: Rows of ``fresh`` stay so long at least.
+#: What is in no page for so long is put into one; with a batch, of so many logs at most.
+LOOSE_SECONDS = 0.5
+LOOSE_LOGS = 64
+#: Rows of ``fresh`` stay so long at least, and are removed so often.
 FRESH_SECONDS = 0.3
 
 _ADD_PAGE = "INSERT OR REPLACE INTO pages (log, first, last, events) VALUES (?, ?, ?, ?)"
@@ -44,10 +42,13 @@ _ADD_PAGES = (
 #: From so many on.
 MANY = 4
 
-_RENEW = "INSERT INTO workers (name, renewed) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET renewed = excluded.renewed"
+_RENEW = (
+    "INSERT INTO workers (id, name, renewed) VALUES (?, ?, ?)"
+    " ON CONFLICT (name) DO UPDATE SET renewed = excluded.renewed"
+)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Own:
     """A running log of ours. ``top``: the last seq that is stored; ``loose``: those of its events, from ``first`` on,
     that are in no page yet, ``size`` bytes."""
@@ -80,10 +81,10 @@ class Batches:
         self._now = now
         self._ttl = ttl
         self._own: dict[str, _Own] = {}
-        self._written: deque[tuple[float, int]] = deque()  # of each batch: when, and its last n
-        self._rows = 0
-        self._bytes = 0
-        self._merged = time.monotonic()
+        self._loose: dict[_Own, tuple[float, int]] = {}  # since when, and since which batch; the oldest first
+        self._written: deque[tuple[float, int]] = deque()  # of each batch: when, and its number
+        self._removed = 0.0  # when rows of ``fresh`` were last removed
+        self._newest = 0  # the newest batch of anybody, at the last tidying
         self.fresh = Fresh()
         self.worker = 0
         self.may_create = True
@@ -91,47 +92,65 @@ class Batches:
     def opened(self, connection: sqlite3.Connection) -> None:
         """A new connection: what was known of the file may be wrong."""
         self._own.clear()
+        self._loose.clear()
         self._written.clear()
+        self._newest = 0
         self.fresh.forget()
         self.worker = renew(connection, self._name)
 
     def forget(self, stream: str) -> None:
         """The log is no more."""
-        self._own.pop(stream, None)
+        own = self._own.pop(stream, None)
+        if own is not None:
+            self._loose.pop(own, None)
 
     def write(self, connection: sqlite3.Connection, entries: Sequence[Entry]) -> Sequence[Written]:
         """As ``Backend.write``."""
         with transaction(connection):
             batch = _Batch(self, connection)
             answers = batch.take(entries)
+            batch.page(self._aged(LOOSE_LOGS))
             batch.store()
-        rows, size, n = batch.learn()
-        if rows:
-            self._rows += rows
-            self._bytes += size
-            self._written.append((time.monotonic(), n))
-        with contextlib.suppress(sqlite3.OperationalError):  # the batch is stored all the same
-            self.merge(connection)
+            self._remove(connection)
+        batch.learn()
         return answers
 
-    def merge(self, connection: sqlite3.Connection, *, hurry: bool = False) -> None:
-        """Make pages of what is loose, if it is time, and let go of what was fresh for long enough."""
+    def tidy(self, connection: sqlite3.Connection, *, hurry: bool = False) -> None:
+        """Make pages where no batches come to do it. ``hurry``: of everything."""
+        with transaction(connection):
+            batch = _Batch(self, connection)
+            batch.page(list(self._loose) if hurry else self._aged(10 * LOOSE_LOGS))
+            batch.store()
+            self._remove(connection)
+            if not self._loose and not self._written:  # no batches: what is left are ends of others' logs
+                connection.execute("DELETE FROM fresh WHERE worker = ? AND n <= ?", (self.worker, self._newest))
+            self._newest = fresh.top(connection)
+        batch.learn()
+
+    def _aged(self, count: int) -> list[_Own]:
+        """Logs with events that have been loose for long enough."""
+        old = time.monotonic() - LOOSE_SECONDS
+        aged: list[_Own] = []
+        for own, (since, _) in self._loose.items():
+            if since > old or len(aged) == count:
+                break
+            aged.append(own)
+        return aged
+
+    def _remove(self, connection: sqlite3.Connection) -> None:
+        """Let go of what was fresh for long enough, and is in pages."""
         now = time.monotonic()
-        due = self._rows >= MERGE_ROWS or self._bytes >= MERGE_BYTES or now - self._merged >= MERGE_SECONDS
-        if not (hurry or due) or not (self._rows or self._written):
+        if now - self._removed < FRESH_SECONDS:
             return
+        self._removed = now
+        kept = next((n for _, n in self._loose.values()), None)
         mark = 0
         while self._written and self._written[0][0] < now - FRESH_SECONDS:
+            if kept is not None and self._written[0][1] >= kept:
+                break
             mark = self._written.popleft()[1]
-        loose = [own for own in self._own.values() if own.loose]
-        pages = [(own.log, own.first, own.top, encode_events(own.loose)) for own in loose]
-        with transaction(connection):
-            add_pages(connection, pages)
+        if mark:
             connection.execute("DELETE FROM fresh WHERE worker = ? AND n <= ?", (self.worker, mark))
-        for own in loose:
-            own.loose, own.size, own.first = [], 0, own.top + 1
-        self._rows = self._bytes = 0
-        self._merged = now
 
 
 class _Batch:
@@ -141,6 +160,7 @@ class _Batch:
         self._batches = batches
         self._connection = connection
         self._worker = batches.worker
+        self._alive = False  # this worker is known to be in the file
         self._fenced = {
             stream: Written(Verdict.FENCED, last, Outcome(outcome))
             for stream, last, outcome in connection.execute(
@@ -148,13 +168,13 @@ class _Batch:
             )
         }
         self._n = 0
-        self._bytes = 0
         self._rows: list[NewRow] = []
         self._pages: list[tuple[int, int, int, bytes]] = []
         self._trims: list[tuple[int, int]] = []
         self._ends: list[tuple[str, bool, int, float, int]] = []
         self._plain: list[tuple[_Own, Sequence[bytes | None]]] = []
         self._changes: list[_Change] = []
+        self._aged: list[_Own] = []
 
     def take(self, entries: Sequence[Entry]) -> list[Written]:
         """What becomes of each of ``entries``."""
@@ -214,6 +234,9 @@ class _Batch:
             return LOST
         if not self._batches.may_create:
             return Written(Verdict.FULL)
+        if not self._alive:  # or nobody would look after the log if we died now: we may have been paused, and removed
+            self._alive = True
+            connection.execute(_RENEW, (self._worker, self._batches._name, time.monotonic()))
         made = connection.execute(
             "INSERT INTO logs (stream, worker, head) VALUES (?, ?, ?)",
             (entry.stream, self._worker, encode_head(entry.head)),
@@ -246,12 +269,17 @@ class _Batch:
             self._ends.append((outcome, entry.unfinished, last, expires, own.log))
         self._changes.append(change)
 
+    def page(self, aged: Sequence[_Own]) -> None:
+        """Make pages of what was loose in these logs before this batch."""
+        changed = {id(change.own) for change in self._changes}
+        self._aged = [own for own in aged if own.loose and id(own) not in changed]
+        self._pages += [(own.log, own.first, own.top, encode_events(own.loose)) for own in self._aged]
+
     def store(self) -> None:
         """Write what was taken."""
         connection = self._connection
-        if not self._rows:
-            return
-        self._n, self._bytes = fresh.add(connection, self._worker, self._rows)
+        if self._rows:
+            self._n = fresh.add(connection, self._worker, self._rows)
         if self._pages:
             add_pages(connection, self._pages)
         if self._trims:
@@ -261,24 +289,37 @@ class _Batch:
                 "UPDATE logs SET outcome = ?, unfinished = ?, last = ?, expires = ? WHERE id = ?", self._ends
             )
 
-    def learn(self) -> tuple[int, int, int]:
-        """It is committed: know it. How many rows it has added, how many bytes, and the last ``n``."""
-        known = self._batches._own
+    def learn(self) -> None:
+        """It is committed: know it."""
+        known, loose, now = self._batches._own, self._batches._loose, time.monotonic()
+        for own in self._aged:
+            own.loose, own.size = [], 0
+            del loose[own]
+        since = (now, self._n)
         for own, events in self._plain:
             if not own.loose:
                 own.first = own.top + 1
+                loose[own] = since
             own.top += len(events)
             own.loose += events
             own.size += sum(len(event) for event in events if event is not None)
         ended = {log for *_, log in self._ends}
         for change in self._changes:
             self._learn(known, change, ended)
-        return len(self._rows), self._bytes, self._n
+            if change.own is not None:
+                if known.get(change.stream) is not change.own or not change.own.loose:
+                    loose.pop(change.own, None)
+                elif change.own not in loose:
+                    loose[change.own] = since
+        if self._n:
+            self._batches._written.append((now, self._n))
 
     def _learn(self, known: dict[str, _Own], change: _Change, ended: set[int]) -> None:
         own = change.own
         if own is None or own.log in ended:
-            known.pop(change.stream, None)
+            gone = known.pop(change.stream, None)
+            if gone is not None:
+                self._batches._loose.pop(gone, None)
             return
         known[change.stream] = own
         if change.events:
@@ -292,10 +333,10 @@ class _Batch:
             own.loose, own.size = [], 0
 
 
-def renew(connection: sqlite3.Connection, name: str) -> int:
-    """Take or renew the lease of a worker; its number."""
+def renew(connection: sqlite3.Connection, name: str, number: int | None = None) -> int:
+    """Take or renew the lease of a worker; its number, which it keeps where it has one already."""
     with transaction(connection):
-        connection.execute(_RENEW, (name, time.monotonic()))
+        connection.execute(_RENEW, (number, name, time.monotonic()))
         (number,) = connection.execute("SELECT id FROM workers WHERE name = ?", (name,)).fetchone()
     return int(number)
 

@@ -19,6 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
+
 from ..exceptions import StoreUnavailable
 from .sqlite_file import identity, open_file, unavailable
 
@@ -80,7 +82,7 @@ class Desk:
                 continue
             try:
                 result, error = function(self._open()), None
-            except (sqlite3.Error, OSError, ValueError) as failed:
+            except (sqlite3.Error, OSError, ValueError, msgspec.MsgspecError) as failed:
                 if not isinstance(failed, sqlite3.OperationalError) or not _waits(failed):
                     self._drop()
                 result, error = None, unavailable(self._name, failed)

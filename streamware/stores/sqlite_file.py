@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import sqlite3
 import string
 from collections.abc import Generator
@@ -23,7 +24,7 @@ BUSY_SECONDS = 1.5
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS workers (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT, -- never another's: one that was removed while it was paused comes back
     name TEXT NOT NULL UNIQUE,
     renewed REAL NOT NULL
 );
@@ -78,7 +79,11 @@ def open_file(path: Path) -> sqlite3.Connection:
     """A connection, to be used by one thread at a time, over a file that has the tables.
 
     :raises sqlite3.Error: it cannot be opened, or is none of ours.
+    :raises OSError: it cannot be made.
     """
+    # What is in it is for its owner alone. SQLite gives the same rights to the files beside it.
+    with contextlib.suppress(FileExistsError):  # and never open one that is there: closing it would drop SQLite's locks
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     # A thread that is stuck has to be interruptible from another.
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:

@@ -20,7 +20,7 @@ from functools import partial
 from ..exceptions import StoreUnavailable
 from ..types import Clock, TimerHandle
 from . import sqlite_reads as reads
-from .backend import Appended, Resync, Signal
+from .backend import Appended, Entry, Resync, Signal
 from .sqlite_desk import Desk
 from .sqlite_fresh import Fresh
 from .sqlite_wakes import Wakes
@@ -142,16 +142,21 @@ class Follow:
                 added = await self._desk.do(partial(self._added, self._seen, list(self._logs)))
                 self._seen = added.top
                 if added.missed:
-                    self._on_signal(Resync())
+                    self._miss()
                 for log, entry in added.rows:
                     stream = self._logs.get(log)
                     if stream is not None:
                         entry.stream = stream
                         self._on_signal(Appended(entry))
         except StoreUnavailable:
-            self._on_signal(Resync())  # whoever reads finds out what is the matter
+            self._miss()  # whoever reads finds out what is the matter
         finally:
             self._scanning = None
+
+    def _miss(self) -> None:
+        """We were too slow to see it all, which says nothing of other workers: the logs have to be read."""
+        for stream in list(self._watched):
+            self._on_signal(Appended(Entry(stream, 1)))
 
     def _added(self, seen: int, logs: Sequence[int], connection: sqlite3.Connection) -> reads.Added:
         return reads.added(connection, self._fresh, seen, logs)

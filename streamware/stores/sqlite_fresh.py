@@ -39,11 +39,10 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Row]).decode
 
 
-def add(connection: sqlite3.Connection, worker: int, rows: Sequence[NewRow]) -> tuple[int, int]:
-    """Add a batch; its number, and how many bytes it has."""
-    data = _encode(rows)
-    added = connection.execute("INSERT INTO fresh (worker, entries) VALUES (?, ?)", (worker, data))
-    return added.lastrowid or 0, len(data)
+def add(connection: sqlite3.Connection, worker: int, rows: Sequence[NewRow]) -> int:
+    """Add a batch; its number."""
+    added = connection.execute("INSERT INTO fresh (worker, entries) VALUES (?, ?)", (worker, _encode(rows)))
+    return added.lastrowid or 0
 
 
 def top(connection: sqlite3.Connection) -> int:

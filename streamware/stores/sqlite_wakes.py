@@ -38,7 +38,8 @@ class Wakes:
         return self._socket is not None
 
     def open(self) -> bool:
-        """Listen; False where that cannot be done here: no such sockets, or too long a path."""
+        """Listen; False where that cannot be done here: no such sockets, too long a path, or a directory that is open
+        to others."""
         if self._socket is not None:
             return True
         if not hasattr(socket, "AF_UNIX"):
@@ -47,6 +48,9 @@ class Wakes:
         try:
             made.setblocking(False)
             self._directory.mkdir(mode=0o700, exist_ok=True)
+            found = self._directory.stat()
+            if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+                raise OSError("somebody else could write to it")
             made.bind(os.fspath(self._path(self._worker)))
             loop = asyncio.get_running_loop()
             loop.add_reader(made, self._read)

@@ -6,12 +6,15 @@ Rules:
 2. While it is away calls fail at once, but for one at a time that tries whether it is back, at growing intervals.
 3. Each change between the two is counted and logged once, however many calls see it.
 4. Reads and writes are away each for itself: a store that is locked or full can still be read.
+5. So many calls at most are under way, and the others have their turn later: thousands of clients that come back at
+   once are no trouble of the store's. Who waits too long for that, or finds too many waiting, is refused.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
 
@@ -21,6 +24,10 @@ from ..types import Clock
 from .timing import Timing
 
 logger = logging.getLogger("streamware.stores")
+
+#: Calls under way, and calls that wait for their turn.
+MAX_CALLS = 100
+MAX_WAITING = 10_000
 
 #: What it means to users, by what is away.
 MEANING = {
@@ -36,7 +43,10 @@ class Trouble:
     """Between the core and its back end. ``name``: of the store, for the log. ``what``: "reads" or "writes".
     ``on_back``: called when it answers again."""
 
-    __slots__ = ("_clock", "_name", "_next", "_observer", "_pause", "_since", "_timing", "_what", "on_back", "over")
+    __slots__ = (
+        "_calls", "_clock", "_name", "_next", "_observer", "_pause", "_since", "_timing", "_turns", "_what", "on_back",
+        "over",
+    )  # fmt: skip
 
     def __init__(self, name: str, what: str, clock: Clock, observer: Observer, timing: Timing) -> None:
         self._name = name
@@ -47,6 +57,8 @@ class Trouble:
         self._since: float | None = None  # away since
         self._next = 0.0  # when it may be tried again
         self._pause = 0.0
+        self._calls = 0
+        self._turns: deque[asyncio.Future[None]] = deque()
         self.on_back: Callable[[], None] | None = None
         self.over = False  # the store was closed
 
@@ -73,12 +85,17 @@ class Trouble:
 
         :raises StoreUnavailable: it failed, took too long, or the store is away.
         """
+        if self._calls >= MAX_CALLS:
+            await self._turn()
         if self.over:
+            self._pass_on()
             raise StoreUnavailable(f"{self._name} was closed")
         if self._since is not None:
             if self._next > self._clock.now():
+                self._pass_on()
                 raise StoreUnavailable(f"{self._name} is away for {self._what}")
             self._put_off()
+        self._calls += 1
         try:
             result = await within(self._clock, self._timing.operation, function(*args, **kwargs))
         except StoreUnavailable as error:
@@ -87,8 +104,33 @@ class Trouble:
         except Exception as error:
             self._failed(error)
             raise StoreUnavailable(f"{self._name} failed") from error
+        finally:
+            self._calls -= 1
+            self._pass_on()
         self._answered()
         return result
+
+    async def _turn(self) -> None:
+        """Wait until fewer calls are under way."""
+        if len(self._turns) >= MAX_WAITING:
+            raise StoreUnavailable(f"{self._name}: too many wait")
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._turns.append(turn)
+        try:
+            await within(self._clock, self._timing.operation, turn)
+        except BaseException:
+            if turn.done() and not turn.cancelled():
+                self._pass_on()  # it came in the same moment
+            raise
+
+    def _pass_on(self) -> None:
+        """Give the turn to who has waited for longest, and still does; to all of them where it is of no use."""
+        while self._turns and (self._calls < MAX_CALLS or self.over):
+            turn = self._turns.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                if not self.over and self._since is None:
+                    break
 
     def _failed(self, error: Exception) -> None:
         if self.over or self._since is not None:

@@ -8,7 +8,7 @@ import pytest
 
 from streamware.stores.base import Claim, Outcome
 from streamware.testing import settle
-from tests.stores.worlds import Build, World, waiting
+from tests.stores.worlds import CLOCKED, Build, World, waiting
 
 
 async def test_the_first_claim_wins_and_the_next_learns_who_holds_the_key(world: World) -> None:
@@ -116,6 +116,7 @@ async def test_forgetting_the_stream_frees_its_key_and_wakes_who_waits_for_it(wo
     assert (await world.store.claim("key", b"body", world.stream())).won
 
 
+@pytest.mark.parametrize("kind", CLOCKED, ids=lambda kind: kind.name)
 @pytest.mark.parametrize("outcome", [Outcome.DONE, Outcome.INTERRUPTED])
 async def test_a_settled_key_lives_as_long_as_its_log_and_not_beyond_its_tombstone(
     build: Build, outcome: Outcome

@@ -123,6 +123,30 @@ async def test_nothing_but_the_file_is_left(opened: Opened) -> None:
         assert connection.execute("SELECT count(*) FROM fresh").fetchone() == (0,)
 
 
+async def test_what_is_in_the_file_is_for_its_owner_alone(opened: Opened) -> None:
+    store = await opened()
+    (await create(store)).append(b"secret\n\n")
+    await store.flush()
+    beside = list(opened.path.parent.iterdir())
+    assert len(beside) >= 4
+    assert [path.name for path in beside if path.stat().st_mode & 0o077] == []
+
+
+async def test_a_directory_of_sockets_that_others_may_write_to_is_not_used(opened: Opened) -> None:
+    wakes = opened.path.with_name("streams.db-wakes")
+    wakes.mkdir()
+    wakes.chmod(0o777)
+    a, b = await opened(), await opened()
+    assert list(wakes.iterdir()) == []
+    log = await create(a)
+    found = await b.open(log.stream)
+    assert isinstance(found, RemoteLog)
+    reader = found.reader(0)
+    log.append(b"1\n\n")
+    assert (await read(reader)).events == [b"1\n\n"]
+    reader.close()
+
+
 async def test_what_has_expired_leaves_nothing_in_the_file(opened: Opened) -> None:
     clock = FakeClock()
     store = await opened(ttl=10, tombstone_ttl=10, clock=clock, timing=PROMPT)
@@ -255,6 +279,33 @@ async def test_nobody_is_taken_for_dead_because_nobody_could_renew(opened: Opene
         await asyncio.wait_for(store.flush(), 5)
     assert [log.outcome for log in logs] == [None, None]
     assert ("store.orphan_closed", "") not in opened.observer.counts
+
+
+async def test_a_worker_that_was_removed_while_it_was_paused_comes_back_as_itself(opened: Opened) -> None:
+    timing = replace(SHORT, lease=0.4, renewal=0.1, hold_off=0.2)
+    a, b, c = await opened(timing=timing), await opened(timing=timing), await opened(timing=timing)
+    vigil = a._vigil
+    assert vigil is not None
+    vigil.end()
+    await until(lambda: workers(opened.path) == 2, 5)
+    log = await create(a)  # as it does when it goes on, a moment before it renews
+    assert workers(opened.path) == 3, "or nobody would look after the log if it died now"
+    log.append(b"1\n\n")
+    await a.flush()
+    found = await b.open(log.stream)
+    assert isinstance(found, RemoteLog)
+    told: list[Outcome] = []
+    log.on_closed = told.append
+    assert await asyncio.wait_for(found.ends(10), 5) is True, "it is known as a worker that does not renew"
+    assert await c.stop(log.stream) is True
+    log.append(b"2\n\n")
+    await until(lambda: told)
+    assert told == [Outcome.INTERRUPTED]
+
+
+def workers(path: Path) -> int:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return int(connection.execute("SELECT count(*) FROM workers").fetchone()[0])
 
 
 async def test_what_waits_to_be_written_is_bounded_and_the_producer_waits(opened: Opened) -> None:

@@ -201,6 +201,21 @@ async def test_a_cancelled_read_elsewhere_loses_nothing(pair: Pair) -> None:
     reader.close()
 
 
+async def test_thousands_that_come_at_once_all_have_their_turn(pair: Pair) -> None:
+    log = await pair.a.log()
+    log.append(b"1\n\n")
+    await pair.a.stored()
+
+    async def one() -> None:
+        reader = (await pair.at_b(log.stream)).reader(0)
+        batch = await asyncio.wait_for(reader.read(), 30)
+        assert batch is not None
+        assert batch.events == [b"1\n\n"]
+        reader.close()
+
+    await asyncio.gather(*(one() for _ in range(3000)))
+
+
 # -- stop, forget, expiry
 
 

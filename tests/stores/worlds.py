@@ -6,17 +6,20 @@ import asyncio
 import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from streamware.stores.base import Batch, Head, LogReader, Outcome, ProducerLog, Store
 from streamware.stores.memory import MemoryStore
+from streamware.stores.redis import RedisStore
 from streamware.stores.shared import SharedStore
 from streamware.stores.sqlite import SQLiteStore
 from streamware.stores.timing import Timing
 from streamware.testing import FakeClock, settle
 from streamware.types import Clock
 from streamware.wire.cursor import new_stream_id
+from tests.redis_server import binaries, shared
 
 T = TypeVar("T")
 
@@ -94,10 +97,33 @@ def _sqlite(clock: Clock, limits: Limits, place: Path, durability: Literal["loca
     )
 
 
+def redis_kinds(version: str) -> list[StoreKind]:
+    def build(durability: Literal["local", "store"], clock: Clock, limits: Limits, place: Path) -> RedisStore:
+        return RedisStore(
+            shared(version).url,
+            prefix=f"{place.name}:",
+            max_memory=limits.max_bytes,
+            max_log_bytes=limits.max_log_bytes,
+            max_log_events=limits.max_log_events,
+            ttl=limits.ttl,
+            tombstone_ttl=limits.tombstone_ttl,
+            owner_share=limits.owner_share,
+            durability=durability,
+            clock=clock,
+            timing=timing_of(limits),
+        )
+
+    return [
+        StoreKind(version, partial(build, "local"), shared=True, clocked=False, bounded=False),
+        StoreKind(f"durable {version}", partial(build, "store"), shared=True, clocked=False, bounded=False),
+    ]
+
+
 KINDS = [
     StoreKind("memory", memory, shared=False, clocked=True, bounded=True),
     StoreKind("sqlite", sqlite, shared=True, clocked=True, bounded=False),
     StoreKind("durable sqlite", durable_sqlite, shared=True, clocked=True, bounded=False),
+    *[kind for version in binaries() for kind in redis_kinds(version)],
 ]
 CLOCKED = [kind for kind in KINDS if kind.clocked]
 SHARED = [kind for kind in KINDS if kind.shared]

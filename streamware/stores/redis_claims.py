@@ -1,0 +1,77 @@
+"""Idempotency keys in Redis: one hash a key, taken and settled by one script each.
+
+A claim that has settled lives as long as its stream's log and tombstone; one that has not, as long as its worker has a
+lease: whoever comes for it then puts its holder aside, and the script makes sure that it is still the one that was
+looked at.
+"""
+
+from __future__ import annotations
+
+from .base import Claim
+from .redis_asking import Asking, Command
+from .redis_layout import Keys
+from .redis_pipe import pack
+from .redis_replies import Reply
+from .redis_scripts import CLAIM, SETTLE
+from .redis_writer import Lives
+
+#: How long a claim is held for a request that does not come to an answer, where its worker lives on, in ms.
+UNSETTLED = 86_400_000
+
+
+class Claims:
+    """The claims that ``worker`` takes. ``held`` gets the names of the keys by stream."""
+
+    def __init__(self, asking: Asking, keys: Keys, worker: str, lives: Lives, held: dict[str, bytes]) -> None:
+        self._asking = asking
+        self._keys = keys
+        self._worker = worker
+        self._lives = lives
+        self._held = held
+
+    async def claim(self, key: str, fingerprint: bytes, stream: str) -> Claim:
+        claim, worker = await self._take(key, fingerprint, stream, aside="")
+        if not claim.won and not claim.settled and not await self._lives_on(worker):
+            claim, _ = await self._take(key, fingerprint, stream, aside=claim.stream)
+        return claim
+
+    async def settle(self, key: str, stream: str, started: bool) -> None:
+        name = self._keys.claim(key)
+        alive = self._lives.running + self._lives.tombstone
+        if not started:
+            self._held.pop(stream, None)
+        await self._asking.ask(Command(name, SETTLE.call((name,), stream.encode(), b"%d" % started, b"%d" % alive)))
+
+    async def claimed(self, key: str) -> Claim | None:
+        name = self._keys.claim(key)
+        reply = (await self._asking.ask(Command(name, pack(b"HMGET", name, b"f", b"s", b"w", b"d"))))[0]
+        if not isinstance(reply, list) or reply[1] is None:
+            return None
+        claim, worker = _read([0, *reply])
+        return claim if claim.settled or await self._lives_on(worker) else None
+
+    async def free(self, stream: str, name: bytes) -> None:
+        """The stream is none: whoever comes with its key starts anew."""
+        self._held.pop(stream, None)
+        await self._asking.ask(Command(name, SETTLE.call((name,), stream.encode(), b"0", b"0")))
+
+    async def _take(self, key: str, fingerprint: bytes, stream: str, *, aside: str) -> tuple[Claim, str]:
+        name = self._keys.claim(key)
+        words = fingerprint, stream.encode(), self._worker.encode(), b"%d" % UNSETTLED, aside.encode()
+        claim, worker = _read((await self._asking.ask(Command(name, CLAIM.call((name,), *words))))[0])
+        if claim.won:
+            self._held[stream] = name
+        return claim, worker
+
+    async def _lives_on(self, worker: str) -> bool:
+        lease = self._keys.lease(worker)
+        return (await self._asking.ask(Command(lease, pack(b"EXISTS", lease))))[0] == 1
+
+
+def _read(reply: Reply) -> tuple[Claim, str]:
+    """A claim, and the worker that took it."""
+    match reply:
+        case [int(won), bytes(fingerprint), bytes(stream), bytes(worker), bytes(settled)]:
+            return Claim(won == 1, stream.decode(), fingerprint, settled == b"1"), worker.decode()
+        case _:
+            raise ValueError("not a claim")
