@@ -170,8 +170,7 @@ class Stack:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
-        if self._endpoints and kind == "http" and (own := self._endpoints.get(path_within_mount(scope))) is not None:
-            await own(scope, receive, send)
+        if self._endpoints and kind == "http" and await self._answers(scope, receive, send):
             return
         short = self._short
         if kind == "http" and short is not None and BaseMiddleware.made == self._family:
@@ -190,6 +189,14 @@ class Stack:
             )
         else:
             await self._chain(scope, receive, send)
+
+    async def _answers(self, scope: Scope, receive: Receive, send: Send) -> bool:
+        """Answer a request for an endpoint of one of the middlewares; False where it is none."""
+        endpoint = self._endpoints.get(path_within_mount(scope))
+        if endpoint is None:
+            return False
+        await endpoint(scope, receive, send)
+        return True
 
     def leave(self) -> None:
         """Let readiness say no from here on, and serve everything. From any thread.

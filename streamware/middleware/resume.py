@@ -215,9 +215,7 @@ class ResumeMiddleware(BaseMiddleware):
     ) -> None:
         if not self._started:
             await self.startup()
-        record = record_of(scope)
-        if record is not None and isinstance(record.drain, Drain):
-            record.drain.join(self._worker)
+        self._join_drain(scope)
         try:
             identity = identify(scope, self._options.owner, self._options.owner_cookies)
         except Exception:
@@ -233,6 +231,12 @@ class ResumeMiddleware(BaseMiddleware):
                 await reader.run()
         finally:
             inbound.release()
+
+    def _join_drain(self, scope: Scope) -> None:
+        """Take part in the drain that the request has come through: outside a ``Stack`` nobody else tells us of it."""
+        record = record_of(scope)
+        if record is not None and isinstance(record.drain, Drain):
+            record.drain.join(self._worker)
 
     def _watched(self, scope: Scope, send: Send) -> Send:
         """``send``, with a look at the start: an event stream that got no log is one that users will miss."""

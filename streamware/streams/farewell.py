@@ -52,12 +52,11 @@ class Farewell:
         pulse, lookout = self._pulse, self._lookout
         if lookout.gone or lookout.told:
             return False
-        if not pulse.alive:
-            if pulse.encoded and cuts_visibly(lookout.scope):
-                self.said = True
-                lookout.tell()
-            return self.said
-        if pulse.stopped:  # its final message has been sent
+        if pulse.encoded and cuts_visibly(lookout.scope):
+            self.said = True
+            lookout.tell()
+            return True
+        if pulse.stopped:  # its final message has been sent, or it is no stream that anything can be put into
             return False
         pulse.stop()
         pulse.forward = self.send

@@ -236,7 +236,7 @@ class Shortcut(Protocol):
 class ResponsePulse(Pulse):
     """An HTTP response: a pulse if it proves to be an event stream, and else out of the way."""
 
-    __slots__ = ("alive", "begun", "bodiless", "bom", "boundary", "data", "encoded", "interval", "shortcut")
+    __slots__ = ("begun", "bodiless", "bom", "boundary", "data", "encoded", "interval", "shortcut")
     boundary: EventBoundary | LineBoundary  # set, as ``data`` is, once the response proves to be a stream
     data: bytes  # the heartbeat
 
@@ -245,7 +245,6 @@ class ResponsePulse(Pulse):
         self.forward = self.send_start
         self.bodiless: bool = scope.get("method") == "HEAD"
         self.interval = options.interval
-        self.alive = False  # it is a stream that something may be put into
         self.encoded = False  # it would be, but for its Content-Encoding
         self.begun = False  # a heartbeat has been sent
         self.bom = b""  # the beginning of a byte order mark, held back
@@ -260,8 +259,7 @@ class ResponsePulse(Pulse):
         if type(given) is not list:  # any iterable will do for ASGI, but it may be one that can be read only once
             given = list(given)
             message = {**message, "headers": given}
-        self.alive = self.looks_alive(message["status"], given)
-        if self.alive:
+        if self.looks_alive(message["status"], given):
             self.forward = self.send_first
             await self.inner_send(message)
             if self.interval < INFINITY:

@@ -37,7 +37,7 @@ class Reader:
 
     __slots__ = (
         "_ahead", "_allowance", "_direct", "_due", "_ending", "_inbound", "_limitless", "_options", "_paced", "_place",
-        "_retry", "_send", "_within", "_worker", "eventsource_like", "log", "preface", "producer", "scope", "start",
+        "_send", "_within", "_worker", "eventsource_like", "log", "preface", "producer", "scope", "start",
     )  # fmt: skip
 
     def __init__(
@@ -54,8 +54,8 @@ class Reader:
         self._inbound = inbound
         self._options = options
         self._worker = worker
-        self._ending: str | None = None  # why it is ended before its log is
-        self._retry: int | None = None  # it is to go elsewhere, in so many milliseconds
+        #: It is ended before its log is: why, or, where it is to go elsewhere, in how many milliseconds.
+        self._ending: str | int | None = None
         self._within = False  # the start of an event too large for the log has gone out, the rest is to come
         self._place = log.reader(after)
         self._limitless = accepts_without_limit(scope)
@@ -91,7 +91,7 @@ class Reader:
     def part(self, retry: int) -> None:
         """End between two events, so that the client comes back to another worker: an EventSource in ``retry``
         milliseconds."""
-        self._retry = retry
+        self._ending = retry
         if not self._within:
             self._place.close()
             self._go_on()
@@ -136,7 +136,7 @@ class Reader:
                 self._within = batch.within
                 if await self._pass_on(batch):
                     break
-                if self._retry is not None and not self._within:
+                if self._ending is not None and not self._within:
                     await self._end_unfinished()
                     break
                 batch = None  # not to be kept for as long as nothing comes
@@ -216,12 +216,13 @@ class Reader:
 
     async def _end_unfinished(self) -> None:
         """The log goes on, this reader does not."""
-        if self._ending is not None:
-            await self._cut(self._ending, torn=self._within)
-        elif self._retry is not None and self.eventsource_like:
+        ending = self._ending
+        if isinstance(ending, str):
+            await self._cut(ending, torn=self._within)
+        elif ending is not None and self.eventsource_like:
             self._options.observer.count("resume.parted", reason="eventsource")
-            await self._end(b"retry: %d\n\n" % self._retry)
-        elif self._retry is not None:
+            await self._end(b"retry: %d\n\n" % ending)
+        elif ending is not None:
             self._options.observer.count("resume.parted", reason="cut")  # ``may_part``: the server can
 
     async def _give_up(self) -> None:
