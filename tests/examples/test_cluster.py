@@ -135,7 +135,7 @@ class Listener:
 
 
 async def test_an_answer_goes_on_while_its_worker_is_restarted() -> None:
-    async with cluster("--pace", "60") as demo, httpx.AsyncClient(timeout=30) as http:
+    async with cluster("--pace", "120") as demo, httpx.AsyncClient(timeout=30) as http:
         listener = Listener()
         await listener.listen(http, demo.url, until=40)
         listening = asyncio.create_task(listener.listen(http, demo.url))
@@ -148,6 +148,7 @@ async def test_an_answer_goes_on_while_its_worker_is_restarted() -> None:
     assert set(listener.events) == {"message", "done"}
 
 
+@pytest.mark.soak
 async def test_a_worker_that_only_reads_an_answer_can_be_killed() -> None:
     async with cluster("--pace", "60") as demo, httpx.AsyncClient(timeout=30) as http:
         listener = Listener()
@@ -168,6 +169,7 @@ async def test_a_worker_that_only_reads_an_answer_can_be_killed() -> None:
     assert listener.whole
 
 
+@pytest.mark.soak
 async def test_the_answer_of_a_worker_that_is_killed_ends_as_interrupted() -> None:
     async with cluster("--pace", "60") as demo, httpx.AsyncClient(timeout=30) as http:
         listener = Listener()

@@ -77,6 +77,7 @@ async def test_an_answer_goes_on_in_the_page_while_its_worker_is_restarted(demo:
     assert third != second
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("via", WHOLE)
 async def test_an_answer_goes_on_in_the_page_when_the_worker_that_reads_it_is_killed(
     demo: Demo, page: Page, via: str

@@ -9,7 +9,7 @@ from tests.fleet.workers import KINDS
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize(("kind", "store"), [("uvicorn", "redis"), ("uvicorn", "sqlite"), ("hypercorn", "redis")])
+@pytest.mark.parametrize(("kind", "store"), [("uvicorn", "redis"), ("hypercorn", "sqlite")])
 async def test_a_rolling_restart_loses_nothing(kind: str, store: str) -> None:
     with shared_store(store) as place:
         verdict, made = await roll(kind, place, how="restart", streams=40, rounds=1, delay=0.2)
@@ -20,7 +20,7 @@ async def test_a_rolling_restart_loses_nothing(kind: str, store: str) -> None:
     assert len(made.leaving) == 2
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.soak
 async def test_a_killed_worker_ends_its_own_streams_and_no_others() -> None:
     with shared_store("redis") as place:
         verdict, _ = await roll("uvicorn", place, how="kill", streams=40, rounds=1, delay=0.2)
@@ -30,7 +30,7 @@ async def test_a_killed_worker_ends_its_own_streams_and_no_others() -> None:
     assert verdict.whole > verdict.interrupted
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.soak
 async def test_workers_that_are_recycled_without_a_signal_lose_nothing() -> None:
     with shared_store("redis") as place:
         verdict, _ = await roll("uvicorn", place, how="recycle", streams=30, rounds=1, delay=0.2, requests=30)
