@@ -55,7 +55,7 @@ class ResumeMiddleware(BaseMiddleware):
         the app once more, for feeds that end their responses on purpose; or by path.
     :param on_expired: what an EventSource gets whose cursor is unknown: ``"restart"`` the app, told so in band, or
         ``"gone"`` 204; or by path.
-    :param retry: seconds, spread by a quarter either way, after which an EventSource reconnects.
+    :param retry: seconds, spread by a half either way, after which an EventSource reconnects.
     :param window: bytes that the app may be ahead of its foremost reader; default 256 KiB.
     :param max_event_bytes: larger events are not kept; default 1 MiB.
     :param max_readers: connections that follow one stream; the newest wins.

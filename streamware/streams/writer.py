@@ -174,5 +174,5 @@ def bytes_of(item: bytes | sse.Piece) -> bytes:
 
 
 def jittered_milliseconds(seconds: float) -> int:
-    """``seconds`` give or take a quarter: browsers add no jitter of their own."""
-    return round(seconds * random.uniform(750, 1250))
+    """``seconds`` give or take a half: browsers add no jitter of their own (why a half: docs/scaling.md)."""
+    return round(seconds * random.uniform(500, 1500))

@@ -113,11 +113,11 @@ async def test_an_apps_own_retry_stays_as_it_is() -> None:
     assert await writing.take() == b"retry: 77\ndata: 1\n%b\n\n" % numbered(1)
 
 
-def test_retry_is_spread_by_a_quarter_either_way() -> None:
+def test_retry_is_spread_by_a_half_either_way() -> None:
     random.seed(1)
     spread = [jittered_milliseconds(3.0) for _ in range(1000)]
-    assert 2250 <= min(spread) < 2300
-    assert 3700 < max(spread) <= 3750
+    assert 1500 <= min(spread) < 1550
+    assert 4450 < max(spread) <= 4500
 
 
 async def test_a_byte_order_mark_in_mid_stream_does_not_open_an_event_of_the_log() -> None:
