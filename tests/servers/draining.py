@@ -58,6 +58,9 @@ SERVERS = {
     )
 }  # fmt: skip
 
+#: Its workers hear no signal: only their parent does.
+HYPERCORN_WORKERS = Kind("hypercorn-workers", (*HYPERCORN[:-3], "2", "--graceful-timeout", "1"), workers=2)
+
 #: Servers that replace their workers one after the other, behind one port. ``reloading`` does so at SIGHUP, the others
 #: after so many requests, without a signal to the worker.
 GUNICORN = SERVERS["gunicorn"].arguments
