@@ -14,7 +14,7 @@ import websockets.exceptions
 
 from examples import content
 from tests.servers.client import EVENTSOURCE, FETCH, Exchange, Headers, begin, fetch
-from tests.servers.draining import HYPERCORN_WORKERS, SERVERS
+from tests.servers.draining import HYPERCORN_WORKER, SERVERS
 from tests.servers.launch import Server
 from tests.servers.reading import Reading, follow, follow_until
 
@@ -157,7 +157,7 @@ async def test_where_no_signal_is_heard_clients_are_cut_and_lose_nothing(tmp_pat
     store = tmp_path / "logs.db"
     env = {"DRAIN_GRACE": "0.2", "DRAIN_DEADLINE": "8", "DRAIN_STORE": str(store)}
     with (
-        Server(HYPERCORN_WORKERS, APP, env) as old,
+        Server(HYPERCORN_WORKER, APP, env) as old,
         serving("uvicorn", grace=0.2, deadline=8, store=store) as new,
     ):
         async with AsyncExitStack() as stack:
