@@ -97,6 +97,10 @@ class Batches:
         self._newest = 0
         self.fresh.forget()
         self.worker = renew(connection, self._name)
+        with transaction(connection):
+            running = connection.execute("SELECT id FROM logs WHERE worker = ? AND outcome IS NULL", (self.worker,))
+            for (log,) in running.fetchall():
+                page_fresh(connection, self.fresh, log)  # what was loose, we no longer have
 
     def forget(self, stream: str) -> None:
         """The log is no more."""
@@ -337,8 +341,8 @@ def renew(connection: sqlite3.Connection, name: str, number: int | None = None) 
     """Take or renew the lease of a worker; its number, which it keeps where it has one already."""
     with transaction(connection):
         connection.execute(_RENEW, (number, name, time.monotonic()))
-        (number,) = connection.execute("SELECT id FROM workers WHERE name = ?", (name,)).fetchone()
-    return int(number)
+        row = connection.execute("SELECT id FROM workers WHERE name = ?", (name,)).fetchone()
+    return int(row[0])
 
 
 def add_pages(connection: sqlite3.Connection, pages: Sequence[tuple[int, int, int, bytes]]) -> None:
@@ -352,6 +356,14 @@ def add_pages(connection: sqlite3.Connection, pages: Sequence[tuple[int, int, in
         places.append((log, first, last, begin, len(data)))
         begin += len(data)
     connection.execute(_ADD_PAGES, (b"".join(data for *_, data in pages), json.dumps(places)))
+
+
+def page_fresh(connection: sqlite3.Connection, known: Fresh, log: int) -> None:
+    """Make pages of what is only fresh of a log: nobody else will."""
+    (paged,) = connection.execute("SELECT max(last) FROM pages WHERE log = ?", (log,)).fetchone()
+    known.refresh(connection)
+    rows = [row for row in known.of(log) if row.last >= row.first and row.last > (paged or 0)]
+    add_pages(connection, [(log, row.first, row.last, encode_events(row.decoded())) for row in rows])
 
 
 def last_of(connection: sqlite3.Connection, known: Fresh, log: int) -> int:

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .base import Claim, Outcome
-from .records import encode_events
-from .sqlite_batches import add_pages, last_of
+from .sqlite_batches import last_of, page_fresh
 from .sqlite_file import transaction
 from .sqlite_fresh import Fresh, add
 
@@ -70,7 +69,7 @@ def end(
         log, ended = row
         if ended is not None:
             return Outcome(ended)
-        _make_pages(connection, fresh, log)
+        page_fresh(connection, fresh, log)
         last = last_of(connection, fresh, log)
         connection.execute(
             "UPDATE logs SET outcome = ?, last = ?, fenced = 1, expires = ? WHERE id = ?",
@@ -78,14 +77,6 @@ def end(
         )
         _say_ended(connection, worker, log, last, outcome)
     return outcome
-
-
-def _make_pages(connection: sqlite3.Connection, fresh: Fresh, log: int) -> None:
-    """Make pages of what is only fresh of a log: its worker will not."""
-    (paged,) = connection.execute("SELECT max(last) FROM pages WHERE log = ?", (log,)).fetchone()
-    fresh.refresh(connection)
-    rows = [row for row in fresh.of(log) if row.last >= row.first and row.last > (paged or 0)]
-    add_pages(connection, [(log, row.first, row.last, encode_events(row.decoded())) for row in rows])
 
 
 def _say_ended(connection: sqlite3.Connection, worker: int, log: int, last: int, outcome: Outcome) -> None:

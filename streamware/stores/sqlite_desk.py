@@ -98,10 +98,15 @@ class Desk:
         if self._connection is not None and identity(self._path) != self._file:
             self._drop()  # what is written to a file that was removed, nobody will read
         if self._connection is None:
-            self._connection = open_file(self._path)
-            self._file = identity(self._path)
-            if self._on_open is not None:
-                self._on_open(self._connection)
+            made = open_file(self._path)
+            try:
+                self._file = identity(self._path)
+                if self._on_open is not None:
+                    self._on_open(made)
+            except BaseException:
+                made.close()
+                raise
+            self._connection = made
         return self._connection
 
     def _drop(self) -> None:

@@ -9,15 +9,18 @@ its outcome.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import shutil
+import sqlite3
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 
 import pytest
 
+from streamware import SQLiteStore, StoreUnavailable
 from streamware.clock import LoopClock
 from streamware.stores.base import Log, Outcome, ProducerLog, Store, Tombstone
 from streamware.stores.shared import SharedStore
@@ -140,15 +143,22 @@ class Run:
             reader.close()
 
 
-async def runs(kind: StoreKind, count: int, seed: int) -> None:
+Meanwhile = Callable[[Sequence[Store]], Coroutine[object, object, None]]
+
+
+async def runs(kind: StoreKind, count: int, seed: int, meanwhile: Meanwhile | None = None) -> None:
     place = Path(tempfile.mkdtemp(prefix="streamware-"))
     stores = [kind.build(LoopClock(), LIMITS, place) for _ in range(WORKERS)]
     for store in stores:
         await store.start()
+    disturbing = None if meanwhile is None else asyncio.ensure_future(meanwhile(stores))
     try:
         for first in range(0, count, AT_ONCE):
             await asyncio.gather(*(Run(stores, seed + n).run() for n in range(first, min(first + AT_ONCE, count))))
     finally:
+        if disturbing is not None:
+            disturbing.cancel()
+            await asyncio.wait([disturbing])
         for store in stores:
             await store.aclose()
         shutil.rmtree(place)
@@ -157,6 +167,27 @@ async def runs(kind: StoreKind, count: int, seed: int) -> None:
 @pytest.mark.parametrize("kind", SHARED, ids=lambda kind: kind.name)
 async def test_streams_that_are_cut_anywhere_are_whole(kind: StoreKind) -> None:
     await runs(kind, 60, seed=1)
+
+
+async def break_connections(stores: Sequence[Store]) -> None:
+    """Now and then a thread of some worker takes its connection to the file for broken, and begins anew."""
+    draw = random.Random(7)
+    while True:
+        await asyncio.sleep(draw.random() * 0.1)
+        store = draw.choice(stores)
+        assert isinstance(store, SQLiteStore)
+        with contextlib.suppress(StoreUnavailable):
+            await draw.choice(store._backend._desks).do(broken)  # type: ignore[attr-defined]
+
+
+def broken(connection: sqlite3.Connection) -> None:
+    raise sqlite3.DatabaseError("for the test")
+
+
+@pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.soak)])
+async def test_streams_are_whole_while_connections_to_the_file_break(count: int) -> None:
+    (kind,) = (kind for kind in SHARED if kind.name == "sqlite")
+    await runs(kind, count, 2_000_000, break_connections)
 
 
 @pytest.mark.soak

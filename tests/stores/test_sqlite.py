@@ -432,6 +432,36 @@ async def test_a_file_that_is_damaged_while_it_is_used_is_trouble_and_streams_go
     assert await read_all(found.reader(0)) == (seen, Outcome.DONE)
 
 
+async def test_a_connection_that_is_made_anew_loses_nothing_that_was_written(opened: Opened) -> None:
+    """What is in no page yet is known to the writing thread alone, until it has to begin anew."""
+    store, other = await opened(), await opened()
+    logs = [await create(store) for _ in range(3)]
+    for round_ in range(20):
+        for log in logs[: 3 if round_ < 10 else 2]:  # one of them has nothing more to say
+            log.append(b"%d\n\n" % (round_ + 1))
+        await store.flush()
+        if round_ % 5 == 3:
+            with pytest.raises(StoreUnavailable):
+                await store._backend._write_desk.do(spoil)  # type: ignore[attr-defined]
+        await asyncio.sleep(0.1)
+    for log in logs:
+        log.close(Outcome.DONE)
+    await store.flush()
+    for log, count in zip(logs, (20, 20, 10), strict=True):
+        found = await other.open(log.stream)
+        assert isinstance(found, RemoteLog)
+        assert await read_all(found.reader(0)) == ([b"%d\n\n" % n for n in range(1, count + 1)], Outcome.DONE)
+    await store.aclose()
+    found = await other.open(logs[0].stream)
+    assert isinstance(found, RemoteLog)
+    assert len((await read_all(found.reader(0)))[0]) == 20
+
+
+def spoil(connection: sqlite3.Connection) -> None:
+    """The thread takes its connection for broken after this."""
+    raise sqlite3.DatabaseError("for the test")
+
+
 async def test_a_file_that_is_removed_is_written_once_more(opened: Opened) -> None:
     store = await opened()
     log, idle = await create(store), await create(store)
