@@ -60,7 +60,13 @@ class Farewell:
             return False
         pulse.stop()
         pulse.forward = self.send
-        await pulse.turn()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await pulse.turn()
+        except TimeoutError:  # its client takes not even a heartbeat
+            self.said = True
+            lookout.tell()
+            return True
         for _ in range(2):  # a message of the app that waited for the same heartbeat goes first
             await asyncio.sleep(0)
         if self.said:

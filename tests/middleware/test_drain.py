@@ -334,6 +334,22 @@ async def test_a_client_that_does_not_read_is_not_waited_for(way: str, monkeypat
         await connection.finished()
 
 
+async def test_a_client_that_takes_not_even_a_heartbeat_is_not_waited_for(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamware.streams.farewell.PATIENCE", 0.05)
+    async with Place(way=way) as place:
+        connection, run = await place.started("a", headers=KINDS["unlogged"])
+        connection.stall()
+        place.drain.drain()
+        await place.clock.advance(DEADLINE)
+        await asyncio.wait_for(run.disconnected.wait(), 5)
+        connection.drop()
+        await run.put(None)
+        await connection.finished()
+        assert place.drain.drains.phase is Phase.OVER
+
+
 # -- requests while draining
 
 

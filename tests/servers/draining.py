@@ -58,6 +58,9 @@ SERVERS = {
     )
 }  # fmt: skip
 
+#: Its worker hears no signal: only the parent does. (One, for the first of several that ends takes the others with it.)
+HYPERCORN_WORKER = Kind("hypercorn-worker", (*HYPERCORN[:-3], "1", "--graceful-timeout", "1"))
+
 #: Servers that replace their workers one after the other, behind one port. ``reloading`` does so at SIGHUP, the others
 #: after so many requests, without a signal to the worker.
 GUNICORN = SERVERS["gunicorn"].arguments

@@ -14,7 +14,7 @@ import websockets.exceptions
 
 from examples import content
 from tests.servers.client import EVENTSOURCE, FETCH, Exchange, Headers, begin, fetch
-from tests.servers.draining import SERVERS
+from tests.servers.draining import HYPERCORN_WORKER, SERVERS
 from tests.servers.launch import Server
 from tests.servers.reading import Reading, follow, follow_until
 
@@ -151,6 +151,23 @@ async def test_clients_go_on_at_another_worker_and_lose_nothing(name: str, tmp_p
             await ended(old, 8)
             _, _, runs = await fetch(new, "GET", "/runs")
             assert json.loads(runs)["labels"].get("", 0) == 1  # the question itself
+
+
+async def test_where_no_signal_is_heard_clients_are_cut_and_lose_nothing(tmp_path: Path) -> None:
+    store = tmp_path / "logs.db"
+    env = {"DRAIN_GRACE": "0.2", "DRAIN_DEADLINE": "8", "DRAIN_STORE": str(store)}
+    with (
+        Server(HYPERCORN_WORKER, APP, env) as old,
+        serving("uvicorn", grace=0.2, deadline=8, store=store) as new,
+    ):
+        async with AsyncExitStack() as stack:
+            clients = await started(old, stack, ["eventsource"] * 4 + ["script"] * 4, n=100, delay=0.03)
+            old.terminate()
+            await asyncio.gather(*(client.follow() for client in clients))
+            assert not any(client.is_whole for client in clients)
+            await asyncio.gather(*(client.resume(new, stack) for client in clients))
+            assert all(client.is_whole and client.complete for client in clients)
+            await asyncio.to_thread(old.ended, 8)
 
 
 @pytest.mark.parametrize("name", [name for name, kind in SERVERS.items() if not kind.http2])
