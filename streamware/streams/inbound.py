@@ -13,13 +13,16 @@ Rules (research: servers differ):
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from types import CoroutineType
+from typing import cast
 
 from ..types import Clock, Message, Receive, Scope
 from ..wire import headers
 from .lookout import Lookout
 
 UNREAD_BYTES = 64 * 1024
+TASK = "streamware inbound"
 
 
 class Inbound:
@@ -80,13 +83,20 @@ class Inbound:
         if self._unread < UNREAD_BYTES or self.complete:
             lookout = self._lookout
             if lookout is None:
-                self._pending = asyncio.ensure_future(self._receive())
+                self._pending = self._ask()
             elif lookout.told:
                 self._pending = asyncio.get_running_loop().create_future()
                 self._pending.cancel()
             else:
-                self._pending = lookout.listener = asyncio.ensure_future(self._receive())
+                self._pending = lookout.listener = self._ask()
             self._pending.add_done_callback(self._arrived)
+
+    def _ask(self) -> asyncio.Future[Message]:
+        message = self._receive()
+        if isinstance(message, CoroutineType):  # as of most servers; granian's is an awaitable of its own
+            steps = cast("Coroutine[object, object, Message]", message)
+            return asyncio.get_running_loop().create_task(steps, name=TASK)
+        return asyncio.ensure_future(message)
 
     async def discard(self, clock: Clock, timeout: float) -> None:
         """Take the rest of a body that nobody wants, at most ``timeout`` seconds long: the request is to be whole

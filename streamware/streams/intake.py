@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import sys
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -369,7 +370,7 @@ async def make_log(
         method=scope["method"],
         status=200,
         headers=replayed(given, options.replay_headers),
-        media_type=headers.media_type(headers.get(given, b"content-type")).decode("latin-1"),
+        media_type=sys.intern(headers.media_type(headers.get(given, b"content-type")).decode("latin-1")),
     )
     try:
         return await options.store.create(stream, head, window=options.window)

@@ -28,6 +28,8 @@ from .worker import Worker
 
 logger = logging.getLogger("streamware.resume")
 
+TASK = "streamware producer"  # one name for all: asyncio would make one for each
+
 
 class Leaves(Protocol):
     """The connection that started a stream, as its reader."""
@@ -78,7 +80,7 @@ class Producer:
         context = contextvars.copy_context()
         context.run(set_current_stream, self.current)
         self.inbound.on_change = self._inbound_changed
-        self.task = asyncio.get_running_loop().create_task(self._run(), context=context)
+        self.task = asyncio.get_running_loop().create_task(self._run(), name=TASK, context=context)
         self._worker.producers.add(self)
         self.task.add_done_callback(self._returned)
         return self.task

@@ -21,10 +21,17 @@ REPLAYED = frozenset({
 })  # fmt: skip
 
 
+#: So many different heads are kept to be shared.
+SHARED = 256
+_shared: dict[tuple[tuple[bytes, bytes], ...], tuple[tuple[bytes, bytes], ...]] = {}
+
+
 def replayed(given: RawHeaders, more: frozenset[bytes]) -> tuple[tuple[bytes, bytes], ...]:
     """What a log keeps of the app's head."""
     lowered = ((name.lower(), value) for name, value in given)
-    return tuple((name, value) for name, value in lowered if name in REPLAYED or name in more)
+    kept = tuple((name, value) for name, value in lowered if name in REPLAYED or name in more)
+    # Most streams of a service have the same few: one of them will do for all.
+    return _shared.setdefault(kept, kept) if len(_shared) < SHARED else _shared.get(kept, kept)
 
 
 def stream_location(stream: str) -> bytes:
