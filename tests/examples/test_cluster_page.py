@@ -61,7 +61,7 @@ async def assert_whole(page: Page, via: str) -> None:
     assert await page.evaluate("state.text") == "".join(voice.words(QUESTION))
 
 
-@pytest.mark.parametrize("via", WHOLE)
+@pytest.mark.parametrize("via", ["eventsource", pytest.param("fetch", marks=pytest.mark.soak)])
 async def test_an_answer_goes_on_in_the_page_while_its_worker_is_restarted(demo: Demo, page: Page, via: str) -> None:
     first = await ask(page, demo, via)
 

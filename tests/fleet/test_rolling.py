@@ -9,7 +9,9 @@ from tests.fleet.workers import KINDS
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize(("kind", "store"), [("uvicorn", "redis"), ("hypercorn", "sqlite")])
+@pytest.mark.parametrize(
+    ("kind", "store"), [("uvicorn", "redis"), pytest.param("hypercorn", "sqlite", marks=pytest.mark.soak)]
+)
 async def test_a_rolling_restart_loses_nothing(kind: str, store: str) -> None:
     with shared_store(store) as place:
         verdict, made = await roll(kind, place, how="restart", streams=40, rounds=1, delay=0.2)

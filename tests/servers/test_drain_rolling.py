@@ -35,7 +35,9 @@ async def follow_through(client: Client, server: Server, stack: AsyncExitStack) 
     return connections
 
 
-@pytest.mark.parametrize("name", ROLLING)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.soak if name == "uvicorn-limited" else ()) for name in ROLLING]
+)
 async def test_streams_outlive_the_workers_that_serve_them(name: str, tmp_path: Path) -> None:
     env = {"DRAIN_GRACE": "0.1", "DRAIN_DEADLINE": "10", "DRAIN_STORE": str(tmp_path / "logs.db")}
     with Server(ROLLING[name], APP, env) as server:
