@@ -14,6 +14,8 @@ from ..exceptions import ConfigurationError
 from ..paths import PathSelection, path_within_mount
 from ..record import KEY, Record
 from ..streams.drain import Drain
+from ..streams.lookout import Lookout
+from ..streams.pulse import PulseOptions
 from ..types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger("streamware.lifespan")
@@ -188,6 +190,22 @@ class BaseMiddleware:
                 "which takes them from outermost to innermost."
             )
         return rank
+
+
+class WatchingMiddleware(BaseMiddleware):
+    """A middleware that on an HTTP connection does no more than look out for streams, as ``options`` say."""
+
+    options: PulseOptions
+
+    def watch(self, scope: Scope, receive: Receive, send: Send) -> Lookout:
+        lookout = Lookout()
+        lookout.options = self.options
+        lookout.scope = scope
+        lookout.inner_receive = receive
+        lookout.inner_send = send
+        lookout.pulse = lookout.listener = None
+        lookout.open = lookout.gone = lookout.quiet = lookout.told = False
+        return lookout
 
 
 def lowest_rank(ranks: Sequence[int], at_least: int) -> int | None:

@@ -19,17 +19,16 @@ from ..paths import path_within_mount
 from ..record import record_of
 from ..streams.drain import Drain, Phase, worker_leaves
 from ..streams.inbound import Inbound
-from ..streams.lookout import Lookout
 from ..streams.options import DISCARD_WAIT
 from ..streams.pulse import COMMENT, INFINITY, PulseOptions
 from ..streams.websocket_watch import WebSocketWatch
 from ..types import ASGIApp, Clock, Message, RawHeaders, Receive, Scope, Send
 from ..wire import headers
 from ..wire.denial import EVENT_STREAM, deny, deny_websocket, is_eventsource_like
-from .base import BaseMiddleware
+from .base import WatchingMiddleware
 
 
-class DrainMiddleware(BaseMiddleware):
+class DrainMiddleware(WatchingMiddleware):
     """Ends a worker's streams and WebSockets on purpose, so that clients come back to another worker.
 
     :param grace: seconds that running streams get to finish before those that can go on elsewhere are sent there,
@@ -141,16 +140,6 @@ class DrainMiddleware(BaseMiddleware):
     @property
     def endpoints(self) -> Mapping[str, ASGIApp]:
         return {} if self._readiness is None else {self._readiness: self._answer_readiness}
-
-    def watch(self, scope: Scope, receive: Receive, send: Send) -> Lookout:
-        lookout = Lookout()
-        lookout.options = self.options
-        lookout.scope = scope
-        lookout.inner_receive = receive
-        lookout.inner_send = send
-        lookout.pulse = lookout.listener = None
-        lookout.open = lookout.gone = lookout.quiet = lookout.told = False
-        return lookout
 
     def _phase_changed(self) -> None:
         if self.reshape is not None:

@@ -15,10 +15,10 @@ from ..streams.lookout import Lookout
 from ..streams.pulse import COMMENT, INFINITY, PulseOptions
 from ..streams.websocket_pulse import WebSocketPulse
 from ..types import ASGIApp, Clock, Receive, Scope, Send
-from .base import BaseMiddleware
+from .base import BaseMiddleware, WatchingMiddleware
 
 
-class HeartbeatMiddleware(BaseMiddleware):
+class HeartbeatMiddleware(WatchingMiddleware):
     """Sends heartbeats on event streams that are silent, and closes WebSockets whose client is.
 
     :param interval: seconds of silence after which a heartbeat is sent, 15 by default: proxies and balancers give up
@@ -76,16 +76,6 @@ class HeartbeatMiddleware(BaseMiddleware):
         if outer is not None and outer.drains is not None and outer.frameless and self.frameless:
             self.options.under_way = outer.drains.responses  # one look at a response does for both
             outer.delegated = True
-
-    def watch(self, scope: Scope, receive: Receive, send: Send) -> Lookout:
-        lookout = Lookout()
-        lookout.options = self.options
-        lookout.scope = scope
-        lookout.inner_receive = receive
-        lookout.inner_send = send
-        lookout.pulse = lookout.listener = None
-        lookout.open = lookout.gone = lookout.quiet = lookout.told = False
-        return lookout
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         watch: Lookout | WebSocketPulse

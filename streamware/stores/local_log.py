@@ -49,7 +49,7 @@ class LocalLog(MemoryLog):
     """A ``ProducerLog`` that is written to a shared store."""
 
     __slots__ = (
-        "_acks", "_durable", "_elsewhere", "_elsewhere_sent", "_stored_bytes", "_told_first", "_writer", "dirty",
+        "_acks", "_durable", "_elsewhere", "_stored_bytes", "_told_first", "_writer", "dirty",
         "dropped", "headed", "refused", "settled", "stored", "touched", "written_at",
     )  # fmt: skip
 
@@ -79,7 +79,6 @@ class LocalLog(MemoryLog):
         self._writer = writer
         self._durable = durable
         self._elsewhere: dict[str, Elsewhere] = {}
-        self._elsewhere_sent = 0  # bytes that the foremost of them has been sent
         self._acks = Waiters()
         self._stored_bytes = 0  # what ``_written`` was behind ``stored``
         self._told_first = 1  # what the store may trim up to, as it was told

@@ -8,7 +8,6 @@ where there is no more to get, finished logs go first (oldest first), then new s
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import OrderedDict
 from collections.abc import Iterable
 from contextvars import Context
@@ -16,10 +15,11 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ..clock import LoopClock
-from ..exceptions import ConfigurationError, StoreFull
+from ..exceptions import StoreFull
 from ..types import Clock, TimerHandle
 from ..wire.cursor import new_tag
 from .base import Claim, Head, Log, Outcome, ProducerLog, Tombstone
+from .checks import check_positive, check_shares
 from .memory_log import MemoryLog
 
 T = TypeVar("T")
@@ -80,19 +80,15 @@ class MemoryStore:
         owner_share: float = 0.5,
         clock: Clock | None = None,
     ) -> None:
-        for option, value in (
-            ("max_bytes", max_bytes),
-            ("max_log_bytes", max_log_bytes),
-            ("max_log_events", max_log_events),
-            ("ttl", ttl),
-            ("tombstone_ttl", tombstone_ttl),
-        ):
-            if not _is_number(value) or value <= 0:
-                raise ConfigurationError.option("MemoryStore", option, value, "greater than 0")
-        if max_log_bytes > max_bytes:
-            raise ConfigurationError.option("MemoryStore", "max_log_bytes", max_log_bytes, "at most max_bytes")
-        if not _is_number(owner_share) or not 0 < owner_share <= 1:
-            raise ConfigurationError.option("MemoryStore", "owner_share", owner_share, "in (0, 1]")
+        check_positive(
+            "MemoryStore",
+            max_bytes=max_bytes,
+            max_log_bytes=max_log_bytes,
+            max_log_events=max_log_events,
+            ttl=ttl,
+            tombstone_ttl=tombstone_ttl,
+        )
+        check_shares("MemoryStore", max_log_bytes, owner_share, max_bytes=max_bytes)
         self.tag = new_tag()
         self._max_bytes = max_bytes
         self._max_log_bytes = max_log_bytes
@@ -347,7 +343,3 @@ class MemoryStore:
 
 def _first(values: Iterable[T]) -> T | None:
     return next(iter(values), None)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 from typing import TYPE_CHECKING, Literal
 
 from ..exceptions import ConfigurationError
 from ..observe import Observer
 from ..types import Clock
+from .checks import check_durability, check_positive, check_shares
 from .redis_backend import RedisBackend
 from .redis_layout import INLINE_BYTES
 from .redis_target import target_of
@@ -57,22 +57,17 @@ class RedisStore(SharedStore):
         clock: Clock | None = None,
         timing: Timing | None = None,
     ) -> None:
-        for option, value in (
-            ("ttl", ttl),
-            ("tombstone_ttl", tombstone_ttl),
-            ("max_tombstones", max_tombstones),
-            ("max_log_bytes", max_log_bytes),
-            ("max_log_events", max_log_events),
-            ("max_memory", max_memory),
-        ):
-            if not _is_number(value) or value <= 0:
-                raise ConfigurationError.option("RedisStore", option, value, "greater than 0")
-        if max_log_bytes > max_memory:
-            raise ConfigurationError.option("RedisStore", "max_log_bytes", max_log_bytes, "at most max_memory")
-        if not _is_number(owner_share) or not 0 < owner_share <= 1:
-            raise ConfigurationError.option("RedisStore", "owner_share", owner_share, "in (0, 1]")
-        if durability not in ("local", "store"):
-            raise ConfigurationError.option("RedisStore", "durability", durability, '"local" or "store"')
+        check_positive(
+            "RedisStore",
+            ttl=ttl,
+            tombstone_ttl=tombstone_ttl,
+            max_tombstones=max_tombstones,
+            max_log_bytes=max_log_bytes,
+            max_log_events=max_log_events,
+            max_memory=max_memory,
+        )
+        check_shares("RedisStore", max_log_bytes, owner_share, max_memory=max_memory)
+        check_durability("RedisStore", durability)
         if not prefix.isascii() or "{" in prefix:
             raise ConfigurationError.option("RedisStore", "prefix", prefix, "ASCII text without braces")
         if importlib.util.find_spec("redis") is None:
@@ -96,7 +91,3 @@ class RedisStore(SharedStore):
             durable=durability == "store",
         )
         super().__init__(backend, options, clock=clock, observer=observer, timing=timing)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

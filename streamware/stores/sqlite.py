@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ from ..clock import LoopClock
 from ..exceptions import ConfigurationError
 from ..observe import Observer
 from ..types import Clock
+from .checks import check_durability, check_positive, check_shares
 from .shared import SharedOptions, SharedStore
 from .timing import Timing
 
@@ -52,22 +52,17 @@ class SQLiteStore(SharedStore):
         clock: Clock | None = None,
         timing: Timing | None = None,
     ) -> None:
-        for option, value in (
-            ("max_bytes", max_bytes),
-            ("max_memory", max_memory),
-            ("max_log_bytes", max_log_bytes),
-            ("max_log_events", max_log_events),
-            ("ttl", ttl),
-            ("tombstone_ttl", tombstone_ttl),
-        ):
-            if not _is_number(value) or value <= 0:
-                raise ConfigurationError.option("SQLiteStore", option, value, "greater than 0")
-        if max_log_bytes > max_memory:
-            raise ConfigurationError.option("SQLiteStore", "max_log_bytes", max_log_bytes, "at most max_memory")
-        if not _is_number(owner_share) or not 0 < owner_share <= 1:
-            raise ConfigurationError.option("SQLiteStore", "owner_share", owner_share, "in (0, 1]")
-        if durability not in ("local", "store"):
-            raise ConfigurationError.option("SQLiteStore", "durability", durability, '"local" or "store"')
+        check_positive(
+            "SQLiteStore",
+            max_bytes=max_bytes,
+            max_memory=max_memory,
+            max_log_bytes=max_log_bytes,
+            max_log_events=max_log_events,
+            ttl=ttl,
+            tombstone_ttl=tombstone_ttl,
+        )
+        check_shares("SQLiteStore", max_log_bytes, owner_share, max_memory=max_memory)
+        check_durability("SQLiteStore", durability)
         # Not before it is wanted: some builds of Python come without SQLite.
         from .sqlite_backend import SQLiteBackend
         from .sqlite_changes import Bounds
@@ -96,7 +91,3 @@ def _file(path: object) -> Path:
         raise ConfigurationError.option("SQLiteStore", "path", given, "the path of a file")
     # All workers have to arrive at the same name, for the tag is made of it.
     return Path(name).resolve()
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

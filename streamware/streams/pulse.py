@@ -114,11 +114,6 @@ class Pulse:
         self.timer: Timer | None = None
         self.stopped = False
 
-    @property
-    def open(self) -> bool:
-        """There may be a timer or a heartbeat to end."""
-        return True
-
     def send(self, message: Message) -> Awaitable[None]:
         """The app's ``send``. No coroutine of its own: where ``forward`` is the server's ``send``, so is this."""
         return self.forward(message)
