@@ -76,6 +76,18 @@ class Watch(Protocol):
         """The app has returned, or raised."""
 
 
+class Census:
+    """``made``: how many middlewares were ever made in this process, of any class."""
+
+    __slots__ = ("made",)
+
+    def __init__(self) -> None:
+        self.made = 0
+
+
+census = Census()
+
+
 class BaseMiddleware:
     """An ASGI middleware with ``paths``/``exclude`` and a rank. Subclasses set ``scope_types`` and write ``handle``.
 
@@ -84,8 +96,6 @@ class BaseMiddleware:
     """
 
     rank: ClassVar[int]
-    #: How many were ever made in this process, of any class.
-    made: ClassVar[int] = 0
     scope_types: frozenset[str] = frozenset({"http"})
     #: Seconds that ``shutdown`` may take by the options, beside what a ``Stack`` allows to any.
     patience: float = 0.0
@@ -113,7 +123,7 @@ class BaseMiddleware:
         self.delegated = False
         #: Set by a ``Stack``: to be called when ``needs_frame`` has changed.
         self.reshape: Callable[[], None] | None = None
-        BaseMiddleware.made += 1
+        census.made += 1
 
     # -- in a Stack: what saves frames there, for each costs every request
 

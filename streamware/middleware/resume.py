@@ -28,6 +28,7 @@ from ..streams.lookout import Lookout
 from ..streams.options import ByPath, Options
 from ..streams.owner import SESSION_COOKIES, identify
 from ..streams.pulse import PulseOptions
+from ..streams.resource import PARAMETER
 from ..streams.response import with_listed_headers
 from ..streams.worker import Worker
 from ..types import ASGIApp, Clock, Message, Receive, Scope, Send
@@ -192,8 +193,9 @@ class ResumeMiddleware(BaseMiddleware):
                     break
             else:
                 query: bytes | None = scope.get("query_string")
-                if not query or resource.PARAMETER not in query:
-                    return self.app(scope, receive, send if self._looked_out else self._watched(scope, send))
+                if not query or PARAMETER not in query:
+                    app = self.app  # called faster from a local
+                    return app(scope, receive, send if self._looked_out else self._watched(scope, send))
         return self._look_closely(scope, receive, send)
 
     def _look_closely(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:

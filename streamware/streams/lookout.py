@@ -95,7 +95,8 @@ class Lookout:
                     if self.options.known.get(value) is not False and self.options.may_be_stream(value):
                         return self.send_start(message)
                     break
-        return self.inner_send(message)
+        inner_send = self.inner_send  # a slot's value is called faster from a local
+        return inner_send(message)
 
     def send_start(self, message: Message) -> Awaitable[None]:
         """Send the start of a response that may be a stream."""

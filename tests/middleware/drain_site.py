@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from streamware import DrainMiddleware, HeartbeatMiddleware, MemoryStore, Middleware, ResumeMiddleware, Stack
-from streamware.middleware.base import BaseMiddleware, Lifecycle
+from streamware.middleware.base import Lifecycle, census
 from streamware.observe import CountingObserver
 from streamware.streams.drain import Phase
 from streamware.testing import FakeClock, settle
@@ -111,7 +111,7 @@ class Place:
     ) -> SiteConnection:  # fmt: skip
         """Begin a request. ``cursor`` goes into ``Last-Event-ID``."""
         if self.way == "short":
-            self.stack._family = BaseMiddleware.made
+            self.stack._family = census.made
         given = list(headers.items() if isinstance(headers, Mapping) else headers)
         if cursor is not None:
             given.append(("last-event-id", cursor))

@@ -29,7 +29,7 @@ from streamware import (
     Stack,
     wrap,
 )
-from streamware.middleware.base import BaseMiddleware
+from streamware.middleware.base import BaseMiddleware, census
 from streamware.streams.drain import Phase
 from streamware.testing import Connection, FakeClock, settle
 from streamware.types import ASGIApp, Message, Receive, Scope, Send
@@ -438,7 +438,7 @@ async def test_while_serving_a_plain_request_passes_with_the_objects_of_one_look
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """``wrap`` takes its short way again once it has been started, and the long one when it drains."""
-    monkeypatch.setattr(BaseMiddleware, "made", 0)
+    monkeypatch.setattr(census, "made", 0)
     scopes: list[Scope] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
