@@ -24,6 +24,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+import msgspec
+
 from .base import Claim, Head, Outcome, Tombstone
 
 #: About how many bytes and at most how many events ``Backend.read`` returns, and one ``Entry`` holds.
@@ -31,8 +33,7 @@ PAGE_BYTES = 64 * 1024
 PAGE_EVENTS = 256
 
 
-@dataclass(slots=True)
-class Entry:
+class Entry(msgspec.Struct, gc=False):  # in no cycle, and a batch of them would set off one collection after another
     """One step of one log: consecutive events, or its end, or both.
 
     ``first``: the seq of ``events[0]``, or of the event that would come next. ``events``: None stands for one that was

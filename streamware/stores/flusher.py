@@ -3,7 +3,8 @@
 Rules:
 
 1. The first thing to write goes out at once; what comes while a batch is under way, and within ``window`` of its start,
-   goes out together with the next. Under load batches grow and the window widens, up to 24 ms.
+   goes out together with the next. Under load batches grow and the window widens, up to 24 ms, or to 64 ms where
+   nobody waits: no new stream, no reader in another worker or of what is durable.
 2. A batch holds one entry a log. A log that has more comes again in the next, behind the others.
 3. What was not acknowledged is written again, under the same seqs, until it is: nothing is dropped for want of a store.
    What waits is bounded for each log and for the worker, and over the bound the producers wait.
@@ -30,10 +31,13 @@ from .waiters import Waiters
 
 logger = logging.getLogger("streamware.stores")
 
-BATCH_ENTRIES = 2000
-#: A batch of more entries than these is followed by a longer window, in proportion: an entry costs more than an event.
+#: With more, the lists of their events alone would set off a garbage collection at every batch.
+BATCH_ENTRIES = 400
+#: More entries than these are followed by a longer window, in proportion: an entry costs more than an event. The widest
+#: is for when nobody waits for what is written, be it in another worker.
 BUSY_ENTRIES = 100
-WIDEST = 3.0
+WIDE = 3.0
+WIDEST = 8.0
 BATCH_BYTES = 2 * 1024 * 1024
 BACKLOG_PER_LOG = 1024 * 1024
 BACKLOG = 64 * 1024 * 1024
@@ -68,9 +72,13 @@ class Flusher:
         self.on_settled: Callable[[LocalLog], None] = _ignore
         self._dirty: dict[LocalLog, None] = {}
         self._begun = float("-inf")  # when the last batch was
+        self._due = float("-inf")  # when the next may be
         self._timer: TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._planned = False  # a batch will begin, or end, and look for more
+        self._entries = 0  # of the batches since the last pause
+        self._hurried = False  # somebody waits for what comes of these logs
+        self._widest = False  # the next batch comes later than somebody who waits would like
         self._clean = Waiters()
 
     def mark(self, log: LocalLog) -> None:
@@ -79,8 +87,10 @@ class Flusher:
             return
         log.dirty = True
         self._dirty[log] = None
+        if self._widest and not log.headed:  # a request waits for it
+            self._narrow()
         if not self._planned:
-            self._plan(self._timing.window - (self._clock.now() - self._begun))
+            self._plan(self._due - self._clock.now())
 
     def discard(self, log: LocalLog) -> None:
         """Nothing of ``log`` is to be written any more."""
@@ -94,6 +104,7 @@ class Flusher:
 
     def hurry(self) -> None:
         """The store may be back: do not wait to find out."""
+        self._due = float("-inf")
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -118,6 +129,15 @@ class Flusher:
 
     # -- batches
 
+    def _narrow(self) -> None:
+        """Somebody waits for the next batch: it is to come no later than with readers elsewhere."""
+        self._widest = False
+        self._due = self._begun + WIDE * self._timing.window
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._planned = False
+
     def _plan(self, delay: float) -> None:
         self._planned = True
         # In a context of its own: the one at hand is a request's, and would be held on to.
@@ -140,6 +160,7 @@ class Flusher:
         finally:
             self._task = None
             self._planned = False
+            self._due = self._clock.now() + pause
             if self._dirty:
                 self._plan(pause)
             self._tell_clean()
@@ -168,12 +189,17 @@ class Flusher:
                         self._again(log)
                 else:
                     self._settle(log, entry, answer)
+        self._entries += len(entries)
+        self._hurried = self._hurried or any(log.hurried for log in logs)
         took = self._clock.now() - self._begun
         if self.clogged or took > WEIGH_EVERY:
             self._weigh()
         if len(entries) == BATCH_ENTRIES or self._clean:
             return 0.0
-        return self._timing.window * min(max(1.0, len(entries) / BUSY_ENTRIES), WIDEST) - took
+        wanted = max(1.0, self._entries / BUSY_ENTRIES)
+        self._widest = wanted > WIDE and not self._hurried
+        self._entries, self._hurried = 0, False
+        return self._timing.window * min(wanted, WIDEST if self._widest else WIDE) - took
 
     def _take(self) -> tuple[list[LocalLog], list[Entry]]:
         logs: list[LocalLog] = []

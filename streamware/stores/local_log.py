@@ -217,6 +217,11 @@ class LocalLog(MemoryLog):
     # -- readers in other workers
 
     @property
+    def hurried(self) -> bool:
+        """Somebody waits for what is to be written."""
+        return self._durable or bool(self._elsewhere)
+
+    @property
     def readers(self) -> int:
         return len(self._places) + sum(other.readers for other in self._elsewhere.values())
 

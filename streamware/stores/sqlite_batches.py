@@ -176,13 +176,20 @@ class _Batch:
         self._pages: list[tuple[int, int, int, bytes]] = []
         self._trims: list[tuple[int, int]] = []
         self._ends: list[tuple[str, bool, int, float, int]] = []
-        self._plain: list[tuple[_Own, Sequence[bytes | None]]] = []
+        self._plain: list[_Own] = []  # of the entries that bring no more than events
+        self._more: list[Sequence[bytes | None]] = []  # those
         self._changes: list[_Change] = []
         self._aged: list[_Own] = []
 
     def take(self, entries: Sequence[Entry]) -> list[Written]:
         """What becomes of each of ``entries``."""
-        known, fenced, rows, plain = self._batches._own, self._fenced, self._rows, self._plain
+        known, fenced, rows, plain, more = (
+            self._batches._own,
+            self._fenced,
+            self._rows,
+            self._plain,
+            self._more,
+        )
         answers = list[Written]()
         for entry in entries:
             own = known.get(entry.stream)
@@ -200,8 +207,9 @@ class _Batch:
             ):
                 answers.append(self._take(entry, own))
                 continue
-            rows.append((own.log, entry.first, own.top + count, events, None, False))  # as a rule: more of a known log
-            plain.append((own, events))
+            rows.append(NewRow(own.log, entry.first, own.top + count, events))  # as a rule: more of a known log
+            plain.append(own)
+            more.append(events)
             answers.append(TAKEN)
         return answers
 
@@ -254,7 +262,7 @@ class _Batch:
         change = _Change(entry.stream, own, first, events)
         outcome = None if entry.outcome is None else entry.outcome.value
         if events or outcome is not None:
-            self._rows.append((own.log, first if events else last + 1, last, events, outcome, entry.unfinished))
+            self._rows.append(NewRow(own.log, first if events else last + 1, last, events, outcome, entry.unfinished))
             change.size = sum(len(event) for event in events if event is not None)
         gap = bool(own.loose) and first > own.top + 1
         size, count = own.size + change.size, len(own.loose) + len(events)
@@ -300,7 +308,7 @@ class _Batch:
             own.loose, own.size = [], 0
             del loose[own]
         since = (now, self._n)
-        for own, events in self._plain:
+        for own, events in zip(self._plain, self._more, strict=True):
             if not own.loose:
                 own.first = own.top + 1
                 loose[own] = since

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from .base import Claim, Outcome
 from .sqlite_batches import last_of, page_fresh
 from .sqlite_file import transaction
-from .sqlite_fresh import Fresh, add
+from .sqlite_fresh import Fresh, NewRow, add
 
 #: So many logs are buried, and so many tombstones removed, in one go.
 TIDY_LOGS = 100
@@ -80,7 +80,7 @@ def end(
 
 
 def _say_ended(connection: sqlite3.Connection, worker: int, log: int, last: int, outcome: Outcome) -> None:
-    add(connection, worker, [(log, last + 1, last, (), outcome.value, False)])
+    add(connection, worker, [NewRow(log, last + 1, last, (), outcome.value)])
 
 
 def forget(connection: sqlite3.Connection, fresh: Fresh, worker: int, stream: str) -> None:

@@ -32,8 +32,16 @@ class Row(msgspec.Struct, array_like=True):
         return decode_events(bytes(self.events))
 
 
-#: The same, as it is written.
-NewRow = tuple[int, int, int, Sequence[bytes | None], str | None, bool]
+class NewRow(msgspec.Struct, array_like=True, gc=False):  # as ``Entry``
+    """The same, as it is written."""
+
+    log: int
+    first: int
+    last: int
+    events: Sequence[bytes | None]
+    outcome: str | None = None
+    unfinished: bool = False
+
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Row]).decode

@@ -1,0 +1,147 @@
+"""When the logs of a worker are written: soon where somebody waits, less often where many have something to write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from streamware.observe import NullObserver
+from streamware.stores.backend import TAKEN, Entry, Written
+from streamware.stores.budget import WorkerBudget
+from streamware.stores.flusher import BATCH_ENTRIES, BUSY_ENTRIES, WIDE, WIDEST, Flusher
+from streamware.stores.local_log import LocalLog
+from streamware.stores.timing import Timing
+from streamware.stores.trouble import Trouble
+from streamware.testing import FakeClock
+from tests.stores.worlds import head
+
+WINDOW = 0.008
+MANY = int(10 * BUSY_ENTRIES)  # so many logs that the window would be wider than it may be
+
+
+class Recorder:
+    """Takes every entry, and notes when."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.batches: list[tuple[float, Sequence[Entry]]] = []
+
+    async def write(self, entries: Sequence[Entry]) -> Sequence[Written]:
+        self.batches.append((self.clock.now(), entries))
+        return [TAKEN] * len(entries)
+
+
+class Worker:
+    """The logs of one worker and their flusher, over a store that answers at once."""
+
+    def __init__(self, *, durable: bool = False) -> None:
+        self.clock = FakeClock()
+        self.recorder = Recorder(self.clock)
+        self.logs: dict[str, LocalLog] = {}
+        self.durable = durable
+        timing = Timing(window=WINDOW)
+        trouble = Trouble("a store", "writes", self.clock, NullObserver(), timing)
+        store: Any = self.recorder
+        self.flusher = Flusher(store, trouble, self.logs, self.clock, NullObserver(), timing)
+
+    def log(self) -> LocalLog:
+        stream = str(len(self.logs))
+        made = self.logs[stream] = LocalLog(
+            stream, head(), window=10**6, max_bytes=10**6, max_events=10**6, budget=WorkerBudget(10**9, 1.0),
+            clock=self.clock, writer=self.flusher, durable=self.durable,
+        )  # fmt: skip
+        self.flusher.mark(made)
+        return made
+
+    async def busy(self) -> None:
+        """Many logs, all known to the store, and a batch of them all has just been written."""
+        for _ in range(MANY):
+            self.log()
+        await self.clock.advance(1)
+        self.append()
+        await self.clock.advance(0)
+        self.recorder.batches.clear()
+
+    def append(self) -> None:
+        for log in self.logs.values():
+            log.append(b"data: 1\n\n")
+
+    async def pause(self) -> float:
+        """How long it takes until the next batch, in windows."""
+        begun = self.clock.now()
+        assert not self.recorder.batches
+        for _ in range(100):
+            await self.clock.advance(WINDOW / 4)
+            if self.recorder.batches:
+                return round((self.recorder.batches[0][0] - begun) / WINDOW, 2)
+        raise AssertionError("nothing is written")
+
+
+async def test_the_first_event_is_written_at_once_and_the_next_a_window_later() -> None:
+    worker = Worker()
+    log = worker.log()
+    await worker.clock.advance(0)
+    await worker.clock.advance(1)
+    log.append(b"data: 1\n\n")
+    await worker.clock.advance(0)
+    assert [len(entries) for _, entries in worker.recorder.batches] == [1, 1]
+    log.append(b"data: 2\n\n")
+    worker.recorder.batches.clear()
+    assert await worker.pause() == 1
+
+
+async def test_where_many_write_and_nobody_waits_the_window_is_at_its_widest() -> None:
+    worker = Worker()
+    await worker.busy()
+    worker.append()
+    assert await worker.pause() == WIDEST
+
+
+@pytest.mark.parametrize("case", ["a reader elsewhere", "durable"])
+async def test_where_somebody_waits_for_what_is_written_the_window_stays_narrower(case: str) -> None:
+    worker = Worker(durable=case == "durable")
+    for _ in range(MANY):
+        worker.log()
+    await worker.clock.advance(1)
+    if case == "a reader elsewhere":
+        worker.logs["7"].elsewhere("another worker", 1, 0)
+    worker.append()
+    await worker.clock.advance(0)
+    worker.recorder.batches.clear()
+    worker.append()
+    assert await worker.pause() == WIDE
+
+
+async def test_a_new_stream_does_not_wait_for_the_widest_window() -> None:
+    worker = Worker()
+    await worker.busy()
+    worker.append()
+    await worker.clock.advance(WINDOW)
+    new = worker.log()
+    assert await worker.pause() == WIDE - 1
+    assert new.headed
+
+
+async def test_a_new_stream_that_comes_late_in_the_widest_window_is_written_at_once() -> None:
+    worker = Worker()
+    await worker.busy()
+    worker.append()
+    await worker.clock.advance((WIDE + 1) * WINDOW)
+    assert not worker.recorder.batches
+    new = worker.log()
+    await worker.clock.advance(0)
+    assert new.headed
+
+
+async def test_more_logs_than_a_batch_holds_are_written_in_several_without_a_pause() -> None:
+    worker = Worker()
+    await worker.busy()
+    worker.append()
+    await worker.pause()
+    await worker.clock.advance(0)
+    sizes = [len(entries) for _, entries in worker.recorder.batches]
+    assert max(sizes) == BATCH_ENTRIES
+    assert sum(sizes) == MANY
+    assert len({when for when, _ in worker.recorder.batches}) == 1
