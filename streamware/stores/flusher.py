@@ -32,7 +32,7 @@ from .waiters import Waiters
 logger = logging.getLogger("streamware.stores")
 
 #: With more, the lists of their events alone would set off a garbage collection at every batch.
-BATCH_ENTRIES = 400
+BATCH_ENTRIES = 200
 #: More entries than these are followed by a longer window, in proportion: an entry costs more than an event. The widest
 #: is for when nobody waits for what is written, be it in another worker.
 BUSY_ENTRIES = 100

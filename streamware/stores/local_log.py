@@ -96,7 +96,7 @@ class LocalLog(MemoryLog):
     def append(self, event: bytes) -> bool:
         if not self.dirty and self._outcome is None:
             self._writer.mark(self)
-        return super().append(event)
+        return MemoryLog.append(self, event)  # ``super()`` makes an object, at each event
 
     async def pass_by(self, piece: bytes, last: bool) -> None:
         if last:
