@@ -229,9 +229,9 @@ class Backend(Protocol):
     # -- idempotency keys
 
     async def claim(self, key: str, fingerprint: bytes, stream: str) -> Claim:
-        """Take a key for ``stream``, atomically, or learn who holds it. A key is free where it was never taken, where
-        its holder has not settled and has lost its lease, and where its settled stream is known no more, not even by a
-        tombstone."""
+        """Take a key for ``stream``, atomically, or learn who holds it. A key is free where it was never taken, and
+        where its settled stream is known no more, not even by a tombstone. It is held, as abandoned, for about a day
+        where its holder has lost its lease before it settled: its app may have begun."""
         ...
 
     async def settle(self, key: str, stream: str, started: bool) -> None:

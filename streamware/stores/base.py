@@ -180,12 +180,14 @@ class ProducerLog(Log, Protocol):
 @dataclass(frozen=True, slots=True)
 class Claim:
     """The answer to ``Store.claim``. ``won``: the caller holds the key now and must ``settle`` it. Else ``stream`` and
-    ``fingerprint`` are those of the request that holds it, and ``settled`` tells whether its stream has started."""
+    ``fingerprint`` are those of the request that holds it, and ``settled`` tells whether its stream has started.
+    ``abandoned``: its worker died before it settled, so that nobody knows what its app has done."""
 
     won: bool
     stream: str
     fingerprint: bytes
     settled: bool
+    abandoned: bool = False
 
 
 class Store(Protocol):

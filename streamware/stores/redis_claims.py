@@ -1,11 +1,12 @@
 """Idempotency keys in Redis: one hash a key, taken and settled by one script each.
 
-A claim that has settled lives as long as its stream's log and tombstone; one that has not, as long as its worker has a
-lease: whoever comes for it then puts its holder aside, and the script makes sure that it is still the one that was
-looked at.
+A claim that has settled lives as long as its stream's log and tombstone; one that has not, for a day, and is abandoned
+where its worker has no lease any more.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from .base import Claim
 from .redis_asking import Asking, Command
@@ -15,7 +16,7 @@ from .redis_replies import Reply
 from .redis_scripts import CLAIM, SETTLE
 from .redis_writer import Lives
 
-#: How long a claim is held for a request that does not come to an answer, where its worker lives on, in ms.
+#: How long a claim is held for a request that does not come to an answer, in ms.
 UNSETTLED = 86_400_000
 
 
@@ -30,10 +31,13 @@ class Claims:
         self._held = held
 
     async def claim(self, key: str, fingerprint: bytes, stream: str) -> Claim:
-        claim, worker = await self._take(key, fingerprint, stream, aside="")
-        if not claim.won and not claim.settled and not await self._lives_on(worker):
-            claim, _ = await self._take(key, fingerprint, stream, aside=claim.stream)
-        return claim
+        name = self._keys.claim(key)
+        words = fingerprint, stream.encode(), self._worker.encode(), b"%d" % UNSETTLED
+        claim, worker = _read((await self._asking.ask(Command(name, CLAIM.call((name,), *words))))[0])
+        if claim.won:
+            self._held[stream] = name
+            return claim
+        return await self._looked_at(claim, worker)
 
     async def settle(self, key: str, stream: str, started: bool) -> None:
         name = self._keys.claim(key)
@@ -47,25 +51,20 @@ class Claims:
         reply = (await self._asking.ask(Command(name, pack(b"HMGET", name, b"f", b"s", b"w", b"d"))))[0]
         if not isinstance(reply, list) or reply[1] is None:
             return None
-        claim, worker = _read([0, *reply])
-        return claim if claim.settled or await self._lives_on(worker) else None
+        return await self._looked_at(*_read([0, *reply]))
 
     async def free(self, stream: str, name: bytes) -> None:
         """The stream is none: whoever comes with its key starts anew."""
         self._held.pop(stream, None)
         await self._asking.ask(Command(name, SETTLE.call((name,), stream.encode(), b"0", b"0")))
 
-    async def _take(self, key: str, fingerprint: bytes, stream: str, *, aside: str) -> tuple[Claim, str]:
-        name = self._keys.claim(key)
-        words = fingerprint, stream.encode(), self._worker.encode(), b"%d" % UNSETTLED, aside.encode()
-        claim, worker = _read((await self._asking.ask(Command(name, CLAIM.call((name,), *words))))[0])
-        if claim.won:
-            self._held[stream] = name
-        return claim, worker
-
-    async def _lives_on(self, worker: str) -> bool:
+    async def _looked_at(self, claim: Claim, worker: str) -> Claim:
+        """Another's claim, with a look at whether its worker lives on."""
+        if claim.settled:
+            return claim
         lease = self._keys.lease(worker)
-        return (await self._asking.ask(Command(lease, pack(b"EXISTS", lease))))[0] == 1
+        alive = (await self._asking.ask(Command(lease, pack(b"EXISTS", lease))))[0] == 1
+        return claim if alive else replace(claim, abandoned=True)
 
 
 def _read(reply: Reply) -> tuple[Claim, str]:

@@ -78,11 +78,10 @@ end
 return {'taken', seq, ''}
 """)
 
-#: KEYS: claim. ARGV: fingerprint, stream, worker, ms to live, and of a holder that may be put aside its stream ('' for
-#: none), if it has not settled. Answers {won, fingerprint, stream, worker, settled}.
+#: KEYS: claim. ARGV: fingerprint, stream, worker, ms to live. Answers {won, fingerprint, stream, worker, settled}.
 CLAIM = Script(b"""
 local held = redis.call('HMGET', KEYS[1], 'f', 's', 'w', 'd')
-if held[2] and held[2] ~= ARGV[2] and (held[4] == '1' or held[2] ~= ARGV[5]) then
+if held[2] and held[2] ~= ARGV[2] then
     return {0, held[1], held[2], held[3], held[4]}
 end
 if held[4] ~= '1' then

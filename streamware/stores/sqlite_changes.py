@@ -22,8 +22,10 @@ TOMBSTONES = 50_000
 _FORGOTTEN = "coalesce(expires + (CASE WHEN buried THEN 0 ELSE :tombstone_ttl END) <= :now, 0)"
 _KNOWN = f"EXISTS (SELECT 1 FROM logs WHERE stream = claims.stream AND NOT {_FORGOTTEN})"  # noqa: S608  # our own texts
 _ALIVE = "EXISTS (SELECT 1 FROM workers WHERE id = claims.worker AND renewed BETWEEN :lapsed AND :soon)"
-#: A key is held by who is still starting and lives, and by a stream that has started and is known.
-HELD = f"(CASE WHEN settled THEN expires > :now OR {_KNOWN} ELSE {_ALIVE} END)"
+#: A key is held by who is still starting, or has died of it, and by a stream that has started and is known.
+HELD = f"(CASE WHEN settled THEN expires > :now OR {_KNOWN} ELSE 1 END)"
+#: What ``settled`` is where a worker has died before it settled, and is forgotten.
+ABANDONED = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +125,13 @@ def claim(
 def claimed(connection: sqlite3.Connection, key: str, times: Times) -> Claim | None:
     """As ``Backend.claimed``."""
     row = connection.execute(
-        f"SELECT stream, fingerprint, settled FROM claims WHERE key = :key AND {HELD}",  # noqa: S608  # our own texts
+        f"SELECT stream, fingerprint, settled, {_ALIVE} FROM claims WHERE key = :key AND {HELD}",  # noqa: S608  # our own
         {"key": key, **times.parameters()},
     ).fetchone()
-    return None if row is None else Claim(False, row[0], row[1], bool(row[2]))
+    if row is None:
+        return None
+    stream, fingerprint, settled, alive = row
+    return Claim(False, stream, fingerprint, settled == 1, settled == ABANDONED or not (settled or alive))
 
 
 def settle(connection: sqlite3.Connection, key: str, stream: str, started: bool, expires: float) -> None:
@@ -164,6 +169,7 @@ def tidy(connection: sqlite3.Connection, bounds: Bounds, times: Times) -> bool:
         _bury(connection, bounds, times.now, "AND expires <= :now", TIDY_LOGS)
         _remove_tombstones(connection, times.now)
         _remove_the_dead(connection, times)
+        connection.execute("DELETE FROM claims WHERE settled = ? AND expires <= ?", (ABANDONED, times.now))
     for _ in range(TIDY_LOGS):
         if used(connection) < bounds.max_bytes:
             return True
@@ -219,6 +225,10 @@ def _remove_the_dead(connection: sqlite3.Connection, times: Times) -> None:
         times.parameters(),
     ).fetchall()
     for (worker,) in rows:
+        connection.execute(
+            "UPDATE claims SET settled = ?, expires = ? WHERE worker = ? AND NOT settled",
+            (ABANDONED, times.now + times.tombstone_ttl, worker),
+        )
         remove_worker(connection, worker)
 
 

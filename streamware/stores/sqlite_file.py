@@ -62,9 +62,10 @@ CREATE TABLE IF NOT EXISTS claims (
     stream TEXT NOT NULL,
     fingerprint BLOB NOT NULL,
     worker INTEGER NOT NULL,
-    settled INTEGER NOT NULL DEFAULT 0,
+    settled INTEGER NOT NULL DEFAULT 0, -- 2: its worker died before
     expires REAL -- once it is settled; it lives at least as long as its log
 );
+CREATE INDEX IF NOT EXISTS abandoned ON claims (expires) WHERE settled = 2;
 CREATE INDEX IF NOT EXISTS claimed ON claims (stream);
 CREATE TABLE IF NOT EXISTS mail (
     id INTEGER PRIMARY KEY AUTOINCREMENT,

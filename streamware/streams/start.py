@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 
 from ..exceptions import StoreUnavailable
-from ..stores.base import Claim, Tombstone
+from ..stores.base import Claim, Outcome, Tombstone
 from ..wire import sse
 from ..wire.cursor import new_stream_id
 from ..wire.denial import Denial
@@ -84,7 +84,7 @@ async def start_once(call: Call, start: Start, key: bytes) -> Reader | None:
     if claim.fingerprint != fingerprint:
         call.options.observer.count("resume.refused", reason="key_reused")
         await call.deny(Denial(422, "This Idempotency-Key was used with another body"))
-    elif not claim.settled:
+    elif not (claim.settled or claim.abandoned):
         call.options.observer.count("resume.refused", reason="claim_pending")
         await call.deny(
             Denial(409, "A request with this Idempotency-Key is still starting", retry_after=1.0), soft=True
@@ -103,7 +103,7 @@ async def take(call: Call, name: str, fingerprint: bytes) -> Claim:
     stream = new_stream_id(store.tag)
     while True:
         claim = await store.claim(name, fingerprint, stream)
-        if claim.won or claim.settled or claim.fingerprint != fingerprint:
+        if claim.won or claim.settled or claim.abandoned or claim.fingerprint != fingerprint:
             return claim
         settled = await store.settled(name, CLAIM_WAIT)
         if settled is not None:  # None: the other was no stream, and the key is free again
@@ -111,9 +111,12 @@ async def take(call: Call, name: str, fingerprint: bytes) -> Claim:
 
 
 async def join(call: Call, claim: Claim) -> Reader | None:
-    """Read the stream that another request with the same key has started, from its beginning."""
+    """Read the stream that another request with the same key has started, from its beginning. Where its worker died
+    before that was known, there may be none; the app is not run again, for it may have done its work all the same."""
     call.options.observer.count("resume.joined")
     found = await call.find(claim.stream)
+    if found is None and claim.abandoned:
+        return await call.give(Gone("ended", Outcome.INTERRUPTED), None, claim.stream)
     if found is None or isinstance(found, Tombstone):
         return await call.give(Gone("expired", None if found is None else found.outcome), None, claim.stream)
     if call.request.respond_async:

@@ -199,3 +199,5 @@ class Worker:
                 tasks.append(producer.task)
         if tasks:
             await asyncio.wait(tasks, timeout=CANCEL_WAIT)
+        if self._kept:  # what is to be told to the store, before that is closed
+            await asyncio.wait(self._kept.copy(), timeout=CANCEL_WAIT)

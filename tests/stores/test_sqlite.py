@@ -303,6 +303,20 @@ async def test_a_worker_that_was_removed_while_it_was_paused_comes_back_as_itsel
     assert told == [Outcome.INTERRUPTED]
 
 
+async def test_what_a_dead_worker_left_claimed_is_held_for_as_long_as_a_tombstone_and_then_gone(opened: Opened) -> None:
+    store = await opened()
+    stream = new_stream_id(store.tag)
+    await store.claim("key", b"body", stream)
+    with contextlib.closing(sqlite3.connect(opened.path, isolation_level=None)) as connection:
+        connection.execute("UPDATE workers SET renewed = 0")
+        times, bounds = sqlite_changes.Times(1000.0, 0.0, 500.0), Bounds(300, 500, 10**9)
+        for now, held in ((1000.0, True), (1499.0, True), (1501.0, False)):
+            sqlite_changes.tidy(connection, bounds, replace(times, now=now))
+            assert connection.execute("SELECT count(*) FROM claims").fetchone() == (held,)
+            claim = sqlite_changes.claimed(connection, "key", replace(times, now=now))
+            assert (claim is not None and claim.abandoned) is held
+
+
 def workers(path: Path) -> int:
     with contextlib.closing(sqlite3.connect(path)) as connection:
         return int(connection.execute("SELECT count(*) FROM workers").fetchone()[0])

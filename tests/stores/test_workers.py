@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass
 
 import pytest
 
+from streamware import ResumeMiddleware
 from streamware.stores.base import Claim, Log, Outcome, Tombstone
 from streamware.stores.remote_log import RemoteLog
-from streamware.testing import FakeClock, settle
+from streamware.testing import Connection, FakeClock, settle
+from streamware.types import Receive, Scope, Send
 from tests.stores.worlds import SHARED, Build, StoreKind, World, head, read, read_all, until, waiting
 
 pytestmark = pytest.mark.parametrize("kind", SHARED, ids=lambda kind: kind.name)
@@ -549,17 +552,73 @@ async def test_a_living_workers_logs_are_left_alone(dying: Dying) -> None:
     assert alive.outcome is None
 
 
-async def test_a_key_that_a_dead_worker_held_is_free_unless_its_stream_has_started(dying: Dying) -> None:
+async def test_a_key_that_a_dead_worker_held_is_never_free_for_its_app_may_have_begun(dying: Dying) -> None:
     log = await dying.a.log()
     await dying.a.store.claim("settled", b"", log.stream)
     await dying.a.store.settle("settled", log.stream, True)
-    await dying.a.store.claim("starting", b"", dying.a.stream())
+    stream = dying.a.stream()
+    await dying.a.store.claim("starting", b"body", stream)
     dying.die()
     found = await dying.b.store.open(log.stream)
     assert isinstance(found, RemoteLog)
     assert await asyncio.wait_for(found.ends(10**6), 5) is True
-    assert (await dying.b.store.claim("settled", b"", dying.b.stream())).won is False
-    assert (await dying.b.store.claim("starting", b"", dying.b.stream())).won is True
+    held = await dying.b.store.claim("settled", b"", dying.b.stream())
+    assert (held.won, held.settled, held.abandoned) == (False, True, False)
+    for _ in range(20):  # while who looks after the dead forgets the worker
+        starting = await dying.b.store.claim("starting", b"body", dying.b.stream())
+        assert (starting.won, starting.stream, starting.settled, starting.abandoned) == (False, stream, False, True)
+        assert await dying.b.store.settled("starting", 5) == starting, "it is not waited for"
+        await asyncio.sleep(0.05)
+
+
+async def test_a_request_whose_worker_died_as_it_began_is_not_run_again(dying: Dying) -> None:
+    calls = 0
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal calls
+        calls += 1
+        await asyncio.Event().wait()
+
+    here, there = [ResumeMiddleware(app, store=world.store) for world in (dying.a, dying.b)]
+    asked = [(b"accept", b"text/event-stream"), (b"idempotency-key", b"a key of the client's own making")]
+    async with Connection(here, method="POST", headers=asked):
+        await until(lambda: calls == 1)
+        await dying.a.store.claim("another", b"", dying.a.stream())
+        dying.die()
+        async with asyncio.timeout(5):
+            while not (await dying.b.store.claim("another", b"", dying.b.stream())).abandoned:
+                await asyncio.sleep(0.02)
+        for _ in range(2):
+            async with Connection(there, method="POST", headers=asked) as again:
+                await again.finished()
+            assert again.status == 410
+            told = json.loads(again.body)
+            assert (told["reason"], told["outcome"]) == ("ended", "interrupted")
+    assert calls == 1
+    for worker in (here, there):
+        await worker.shutdown()
+
+
+async def test_a_key_whose_app_was_ended_with_its_worker_before_it_began_is_freed_before_the_store_is_closed(
+    pair: Pair,
+) -> None:
+    calls = 0
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal calls
+        calls += 1
+        await asyncio.Event().wait()
+
+    here, there = [ResumeMiddleware(app, store=world.store) for world in (pair.a, pair.b)]
+    asked = [(b"accept", b"text/event-stream"), (b"idempotency-key", b"a key of the client's own making")]
+    async with Connection(here, method="POST", headers=asked):
+        await until(lambda: calls == 1)
+        await here.startup()
+        await here.shutdown()
+        await here.aclose()
+    async with Connection(there, method="POST", headers=asked):
+        await until(lambda: calls == 2)
+    await there.shutdown()
 
 
 async def soon(future: asyncio.Future[object], clock: FakeClock) -> None:

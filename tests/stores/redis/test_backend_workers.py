@@ -233,18 +233,22 @@ async def test_a_settled_claim_outlives_a_log_by_its_tombstone_and_no_more(place
         assert await b.backend.claimed(key) is None
 
 
-async def test_a_claim_of_a_dead_worker_that_has_not_settled_is_free(place: Place):
-    a, b, c = [await place.worker() for _ in range(3)]
+async def test_a_claim_of_a_dead_worker_that_has_not_settled_is_abandoned_and_kept_for_a_day(place: Place):
+    a, b = [await place.worker() for _ in range(2)]
     streams = [new_stream_id(a.backend.tag) for _ in range(3)]
     assert (await a.backend.claim("unsettled", b"body", streams[0])).won
     assert (await a.backend.claim("settled", b"body", streams[1])).won
     await a.backend.settle("settled", streams[1], True)
     place.server.run("DEL", f"{place.prefix}{{{a.name}}}:lease")
+    abandoned = Claim(False, streams[0], b"body", settled=False, abandoned=True)
+    assert await b.backend.claimed("unsettled") == abandoned
+    assert await b.backend.claim("unsettled", b"body", streams[2]) == abandoned
+    assert await b.backend.claim("settled", b"body", streams[2]) == Claim(False, streams[1], b"body", settled=True)
+    place.pass_time(86_399)
+    assert await b.backend.claimed("unsettled") == abandoned
+    place.pass_time(2)
     assert await b.backend.claimed("unsettled") is None
-    assert await b.backend.claimed("settled") is not None
-    both = [worker.backend.claim("unsettled", b"body", stream) for worker, stream in ((b, streams[1]), (c, streams[2]))]
-    assert sorted(claim.won for claim in await asyncio.gather(*both)) == [False, True]
-    assert not (await b.backend.claim("settled", b"body", streams[2])).won
+    assert (await b.backend.claim("unsettled", b"body", streams[2])).won
 
 
 # -- connections
