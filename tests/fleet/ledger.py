@@ -25,6 +25,11 @@ class Runs:
             else:
                 self.ended[run] = (what, float(when))
 
+    @property
+    def pids(self) -> set[int]:
+        """The workers that have called the app."""
+        return {pid for callers in self.begun.values() for pid in callers}
+
 
 @dataclass
 class Verdict:
@@ -71,7 +76,7 @@ class Verdict:
 
 def judge(reports: Iterable[Report], runs: Runs, killed: set[int]) -> Verdict:
     """``killed``: pids whose streams may end as interrupted; no other may."""
-    verdict = Verdict(workers=len({pid for callers in runs.begun.values() for pid in callers}))
+    verdict = Verdict(workers=len(runs.pids))
     for report in reports:
         reading = report.reading
         verdict.streams += 1

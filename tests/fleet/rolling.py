@@ -32,8 +32,9 @@ from tests.fleet.workers import KINDS, Fleet, fleet
 How = Literal["restart", "kill", "recycle"]
 #: Events of a stream, and seconds between two of them: it lasts for about ten seconds, much less than a drain may.
 EVENTS, DELAY = (15, 25), 0.5
-#: Requests that a worker lives for, with ``recycle``.
+#: Requests that a worker lives for, with ``recycle``, and how many workers there are at a time.
 REQUESTS = 150
+WORKERS = 2
 
 
 class Load:
@@ -119,6 +120,8 @@ async def roll(
             await load.spread()
             if how == "recycle":
                 await load.more(2 * rounds * max(streams, requests))
+                while len(Runs(made.ledger).pids) <= WORKERS:  # servers spread the limit, to replace one at a time
+                    await load.more(streams)
             else:
                 await _restarts(made, rounds, how == "kill")
             reports = await load.finish()
