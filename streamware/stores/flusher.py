@@ -2,9 +2,9 @@
 
 Rules:
 
-1. The first thing to write goes out at once; what comes while a batch is under way, and within ``window`` of its start,
-   goes out together with the next. Under load batches grow and the window widens, up to 24 ms, or to 64 ms where
-   nobody waits: no new stream, no reader in another worker or of what is durable.
+1. The first thing to write goes out at once; what comes while it is under way, and within ``window`` of its start, goes
+   out together with the next, in as many batches as it takes. Under load these grow and the window widens, up to 24 ms,
+   or to 64 ms where nobody waits: no new stream, no reader in another worker or of what is durable.
 2. A batch holds one entry a log. A log that has more comes again in the next, behind the others.
 3. What was not acknowledged is written again, under the same seqs, until it is: nothing is dropped for want of a store.
    What waits is bounded for each log and for the worker, and over the bound the producers wait.
@@ -76,7 +76,8 @@ class Flusher:
         self._timer: TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._planned = False  # a batch will begin, or end, and look for more
-        self._entries = 0  # of the batches since the last pause
+        self._rest = 0  # logs that had something to write at the last pause, and are in no batch yet
+        self._entries = 0  # of the batches since then
         self._hurried = False  # somebody waits for what comes of these logs
         self._widest = False  # the next batch comes later than somebody who waits would like
         self._clean = Waiters()
@@ -171,11 +172,15 @@ class Flusher:
             self._clean.wake()
             self._weigh()
             return min(self._trouble.pause, WEIGH_EVERY)
+        if self._rest <= 0:
+            self._rest = len(self._dirty)
+        self._rest -= BATCH_ENTRIES
         logs, entries = self._take()
         if entries:
             try:
                 answers = await self._trouble.call(self._backend.write, entries)
             except StoreUnavailable:
+                self._rest = 0
                 self._put_back(logs)
                 self._clean.wake()
                 return max(self._trouble.pause, self._timing.window)
@@ -194,7 +199,7 @@ class Flusher:
         took = self._clock.now() - self._begun
         if self.clogged or took > WEIGH_EVERY:
             self._weigh()
-        if len(entries) == BATCH_ENTRIES or self._clean:
+        if self._rest > 0 or self._clean:
             return 0.0
         wanted = max(1.0, self._entries / BUSY_ENTRIES)
         self._widest = wanted > WIDE and not self._hurried

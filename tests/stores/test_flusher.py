@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -27,9 +27,11 @@ class Recorder:
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
         self.batches: list[tuple[float, Sequence[Entry]]] = []
+        self.on_write: Callable[[], None] = lambda: None
 
     async def write(self, entries: Sequence[Entry]) -> Sequence[Written]:
         self.batches.append((self.clock.now(), entries))
+        self.on_write()
         return [TAKEN] * len(entries)
 
 
@@ -145,3 +147,12 @@ async def test_more_logs_than_a_batch_holds_are_written_in_several_without_a_pau
     assert max(sizes) == BATCH_ENTRIES
     assert sum(sizes) == MANY
     assert len({when for when, _ in worker.recorder.batches}) == 1
+
+
+async def test_what_comes_while_many_batches_are_written_waits_for_the_next_window() -> None:
+    worker = Worker()
+    await worker.busy()
+    worker.append()
+    worker.recorder.on_write = worker.append
+    assert await worker.pause() == WIDEST
+    assert len(worker.recorder.batches) == MANY / BATCH_ENTRIES
