@@ -33,11 +33,12 @@ class Claims:
     async def claim(self, key: str, fingerprint: bytes, stream: str) -> Claim:
         name = self._keys.claim(key)
         words = fingerprint, stream.encode(), self._worker.encode(), b"%d" % UNSETTLED
-        claim, worker = _read((await self._asking.ask(Command(name, CLAIM.call((name,), *words))))[0])
+        claim = await self._look(Command(name, CLAIM.call((name,), *words)))
+        if claim is None:
+            raise ValueError("not a claim")
         if claim.won:
             self._held[stream] = name
-            return claim
-        return await self._looked_at(claim, worker)
+        return claim
 
     async def settle(self, key: str, stream: str, started: bool) -> None:
         name = self._keys.claim(key)
@@ -48,29 +49,38 @@ class Claims:
 
     async def claimed(self, key: str) -> Claim | None:
         name = self._keys.claim(key)
-        reply = (await self._asking.ask(Command(name, pack(b"HMGET", name, b"f", b"s", b"w", b"d"))))[0]
-        if not isinstance(reply, list) or reply[1] is None:
-            return None
-        return await self._looked_at(*_read([0, *reply]))
+        return await self._look(Command(name, pack(b"HMGET", name, b"f", b"s", b"w", b"d")))
 
     async def free(self, stream: str, name: bytes) -> None:
         """The stream is none: whoever comes with its key starts anew."""
         self._held.pop(stream, None)
         await self._asking.ask(Command(name, SETTLE.call((name,), stream.encode(), b"0", b"0")))
 
-    async def _looked_at(self, claim: Claim, worker: str) -> Claim:
-        """Another's claim, with a look at whether its worker lives on."""
-        if claim.settled:
-            return claim
+    async def _look(self, command: Command) -> Claim | None:
+        """What ``command`` makes or finds of a claim. It is asked again where the holder has no lease: a worker that
+        leaves gives its lease back when all else is done, so what then is not settled never will be."""
+        dead = ""
+        while True:
+            claim, worker = _read((await self._asking.ask(command))[0])
+            if claim is None or claim.won or claim.settled:
+                return claim
+            if worker == dead:
+                return replace(claim, abandoned=True)
+            if await self._lives_on(worker):
+                return claim
+            dead = worker
+
+    async def _lives_on(self, worker: str) -> bool:
         lease = self._keys.lease(worker)
-        alive = (await self._asking.ask(Command(lease, pack(b"EXISTS", lease))))[0] == 1
-        return claim if alive else replace(claim, abandoned=True)
+        return (await self._asking.ask(Command(lease, pack(b"EXISTS", lease))))[0] == 1
 
 
-def _read(reply: Reply) -> tuple[Claim, str]:
-    """A claim, and the worker that took it."""
+def _read(reply: Reply) -> tuple[Claim | None, str]:
+    """A claim, if there is one, and the worker that took it."""
     match reply:
-        case [int(won), bytes(fingerprint), bytes(stream), bytes(worker), bytes(settled)]:
-            return Claim(won == 1, stream.decode(), fingerprint, settled == b"1"), worker.decode()
+        case [None, *_]:
+            return None, ""
+        case [*won, bytes(fingerprint), bytes(stream), bytes(worker), bytes(settled)]:
+            return Claim(won == [1], stream.decode(), fingerprint, settled == b"1"), worker.decode()
         case _:
             raise ValueError("not a claim")

@@ -122,7 +122,7 @@ class SQLiteBackend:
 
     def _leave(self, connection: sqlite3.Connection) -> None:
         self._batches.tidy(connection, hurry=True)
-        changes.leave(connection, self._batches.worker)
+        changes.leave(connection, self._batches.worker, self._times())
 
     def _join(self) -> None:
         for desk in self._desks:

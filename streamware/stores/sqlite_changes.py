@@ -24,7 +24,7 @@ _KNOWN = f"EXISTS (SELECT 1 FROM logs WHERE stream = claims.stream AND NOT {_FOR
 _ALIVE = "EXISTS (SELECT 1 FROM workers WHERE id = claims.worker AND renewed BETWEEN :lapsed AND :soon)"
 #: A key is held by who is still starting, or has died of it, and by a stream that has started and is known.
 HELD = f"(CASE WHEN settled THEN expires > :now OR {_KNOWN} ELSE 1 END)"
-#: What ``settled`` is where a worker has died before it settled, and is forgotten.
+#: What ``settled`` is where a worker has gone before it settled, and is forgotten.
 ABANDONED = 2
 
 
@@ -169,7 +169,7 @@ def tidy(connection: sqlite3.Connection, bounds: Bounds, times: Times) -> bool:
         _bury(connection, bounds, times.now, "AND expires <= :now", TIDY_LOGS)
         _remove_tombstones(connection, times.now)
         _remove_the_dead(connection, times)
-        connection.execute("DELETE FROM claims WHERE settled = ? AND expires <= ?", (ABANDONED, times.now))
+        _remove_abandoned(connection, times.now)
     for _ in range(TIDY_LOGS):
         if used(connection) < bounds.max_bytes:
             return True
@@ -217,6 +217,17 @@ def _remove_tombstones(connection: sqlite3.Connection, now: float) -> None:
     connection.executemany("DELETE FROM claims WHERE stream = ?", [(stream,) for _, stream in rows])
 
 
+def _remove_abandoned(connection: sqlite3.Connection, now: float) -> None:
+    """Claims whose time is over, and the oldest where there are too many."""
+    # ``ABANDONED`` stands in the text: with a parameter the index would not be used.
+    connection.execute("DELETE FROM claims WHERE settled = 2 AND expires <= ?", (now,))
+    connection.execute(
+        "DELETE FROM claims WHERE key IN"
+        " (SELECT key FROM claims WHERE settled = 2 ORDER BY expires DESC LIMIT -1 OFFSET ?)",
+        (TOMBSTONES,),
+    )
+
+
 def _remove_the_dead(connection: sqlite3.Connection, times: Times) -> None:
     """Workers without a lease of which nothing runs, and what they have left lying about."""
     rows = connection.execute(
@@ -225,29 +236,28 @@ def _remove_the_dead(connection: sqlite3.Connection, times: Times) -> None:
         times.parameters(),
     ).fetchall()
     for (worker,) in rows:
-        connection.execute(
-            "UPDATE claims SET settled = ?, expires = ? WHERE worker = ? AND NOT settled",
-            (ABANDONED, times.now + times.tombstone_ttl, worker),
-        )
-        remove_worker(connection, worker)
+        remove_worker(connection, worker, times)
 
 
-def remove_worker(connection: sqlite3.Connection, worker: int) -> None:
-    """A worker that produces nothing any more."""
+def remove_worker(connection: sqlite3.Connection, worker: int, times: Times) -> None:
+    """A worker that produces nothing any more. What it has not settled may have begun, and is never free."""
+    connection.execute(
+        "UPDATE claims SET settled = ?, expires = ? WHERE worker = ? AND NOT settled",
+        (ABANDONED, times.now + times.tombstone_ttl, worker),
+    )
     for statement in (
         "DELETE FROM fresh WHERE worker = ?",
         "DELETE FROM mail WHERE worker = ?",
-        "DELETE FROM claims WHERE worker = ? AND NOT settled",
         "DELETE FROM workers WHERE id = ?",
     ):
         connection.execute(statement, (worker,))
 
 
-def leave(connection: sqlite3.Connection, worker: int) -> None:
+def leave(connection: sqlite3.Connection, worker: int, times: Times) -> None:
     """This worker goes. Where something of it still runs, for it could not be ended, the others will find that out."""
     with transaction(connection):
         running = connection.execute("SELECT 1 FROM logs WHERE worker = ? AND outcome IS NULL", (worker,)).fetchone()
         if running is None:
-            remove_worker(connection, worker)
+            remove_worker(connection, worker, times)
         else:
             connection.execute("UPDATE workers SET renewed = ? WHERE id = ?", (float("-inf"), worker))

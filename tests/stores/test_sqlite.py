@@ -317,6 +317,20 @@ async def test_what_a_dead_worker_left_claimed_is_held_for_as_long_as_a_tombston
             assert (claim is not None and claim.abandoned) is held
 
 
+async def test_what_the_dead_left_claimed_is_bounded_and_the_claims_of_the_living_are_kept(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_changes, "TOMBSTONES", 20)
+    a, b = [await opened() for _ in range(2)]
+    for n in range(50):
+        await a.claim(f"key {n}", b"", new_stream_id(a.tag))
+        await b.claim(f"another key {n}", b"", new_stream_id(b.tag))
+    await a.aclose()
+    await until(lambda: counts(opened.path)["claims"] == 70)
+    for n in range(50):
+        assert not (await b.claim(f"another key {n}", b"", new_stream_id(b.tag))).won
+
+
 def workers(path: Path) -> int:
     with contextlib.closing(sqlite3.connect(path)) as connection:
         return int(connection.execute("SELECT count(*) FROM workers").fetchone()[0])

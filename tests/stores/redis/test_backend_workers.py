@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -249,6 +250,26 @@ async def test_a_claim_of_a_dead_worker_that_has_not_settled_is_abandoned_and_ke
     place.pass_time(2)
     assert await b.backend.claimed("unsettled") is None
     assert (await b.backend.claim("unsettled", b"body", streams[2])).won
+
+
+async def test_a_key_that_is_freed_while_another_looks_for_its_holders_lease_is_free(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+):
+    a, b, c = [await place.worker() for _ in range(3)]
+    first, second = (new_stream_id(a.backend.tag) for _ in range(2))
+    for worker, key in ((b, "claim"), (c, "claimed")):
+        await a.backend.claim(key, b"body", first)
+        claims = worker.backend._now.claims
+        lives_on = claims._lives_on
+
+        async def leaves(name: str, key: str = key, lives_on: Callable[[str], Awaitable[bool]] = lives_on) -> bool:
+            await a.backend.settle(key, first, False)
+            place.server.run("DEL", f"{place.prefix}{{{a.name}}}:lease")
+            return await lives_on(name)
+
+        monkeypatch.setattr(claims, "_lives_on", leaves)
+    assert (await b.backend.claim("claim", b"other", second)).won
+    assert await c.backend.claimed("claimed") is None
 
 
 # -- connections
