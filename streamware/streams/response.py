@@ -85,6 +85,8 @@ _DETAILS = {
     "unknown": "Nothing is known of this cursor. Nothing was started.",
     "expired": "The stream has ended, and its events are no longer kept.",
     "ended": "There are no more events: the stream ended without being complete.",
+    "interrupted": "The worker of the request with this Idempotency-Key ended before its answer began. Nothing was "
+    "started again: to do so, use another key.",
     "gap": "Events behind this cursor are no longer kept. What there still is can be read from the earliest cursor.",
     "ahead": "The stream has not reached this cursor.",
 }

@@ -21,6 +21,8 @@ from .reader import Reader
 from .resource import accepted
 from .response import first_start, later_start
 
+_INCOMPLETE = (Outcome.FAILED, Outcome.INTERRUPTED)
+
 
 async def serve(call: Call) -> Reader | None:
     """Answer a request on the app's own URL: by the log that its cursor names, or by the app. A reader that is returned
@@ -116,12 +118,15 @@ async def join(call: Call, claim: Claim) -> Reader | None:
     call.options.observer.count("resume.joined")
     found = await call.find(claim.stream)
     if found is None and claim.abandoned:
-        return await call.give(Gone("ended", Outcome.INTERRUPTED), None, claim.stream)
+        return await call.give(Gone("interrupted", Outcome.INTERRUPTED), None, claim.stream)
     if found is None or isinstance(found, Tombstone):
         return await call.give(Gone("expired", None if found is None else found.outcome), None, claim.stream)
     if call.request.respond_async:
         await accepted(call, claim.stream)
         return None
+    if found.last == 0 and found.outcome in _INCOMPLETE and not call.request.eventsource_like:
+        # A cut would leave its client without a cursor, and it would ask again and again.
+        return await call.give(Gone("ended", found.outcome), None, claim.stream)
     if found.first == 1:
         return await call.give(Follow(0), found, claim.stream)
     gap = Follow(found.first - 1, "gap") if call.request.eventsource_like else Gone("gap", None, found.first)
@@ -184,7 +189,7 @@ def settle(call: Call, name: str, stream: str, verdict: asyncio.Future[Verdict])
 async def _settle(call: Call, name: str, stream: str, started: bool) -> None:
     try:
         await call.options.store.settle(name, stream, started)
-    except StoreUnavailable:  # duplicates wait, are told 409, and find the key free or settled when the store is back
+    except StoreUnavailable:  # duplicates wait, and are told 409 for as long as this worker lives
         call.options.observer.count("resume.unsettled")
 
 

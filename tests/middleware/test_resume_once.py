@@ -407,6 +407,25 @@ async def test_a_stream_that_fails_after_its_start_is_joined_and_seen_to_be_cut(
         assert site.runs == 1
 
 
+async def test_a_stream_that_failed_before_its_first_event_is_not_joined_to_be_cut_again_and_again() -> None:
+    async with Site() as site:
+        first, run = await site.started(method="POST", headers=READER | {"idempotency-key": LONE}, body=b"")
+        run.begin(RuntimeError("boom"))
+        await first.finished()
+        assert not first.complete
+        again = site.connect(method="POST", headers=READER | {"idempotency-key": LONE}, body=b"")
+        await again.finished()
+        assert again.status == 410
+        told = msgspec.json.decode(again.body)
+        assert (told["reason"], told["outcome"]) == ("ended", "failed")
+        like = site.connect(
+            method="POST", headers=READER | {"idempotency-key": LONE, "prefer": "control-events"}, body=b""
+        )
+        await like.finished()
+        assert like.controls == ["failed"], "it is told in band"
+        assert site.runs == 1
+
+
 async def test_an_upload_that_breaks_off_does_not_hold_the_key() -> None:
     async with Site() as site:
         first = site.connect(

@@ -571,6 +571,26 @@ async def test_a_key_that_a_dead_worker_held_is_never_free_for_its_app_may_have_
         await asyncio.sleep(0.05)
 
 
+async def test_who_waits_for_a_key_whose_holder_dies_waits_no_more(dying: Dying) -> None:
+    stream = dying.a.stream()
+    await dying.a.store.claim("key", b"body", stream)
+    waits = await waiting(dying.b.store.settled("key", 10**6))
+    dying.die()
+    await soon(waits, dying.b.clock)
+    assert await waits == Claim(False, stream, b"body", False, abandoned=True)
+
+
+async def test_of_a_worker_that_leaves_a_key_is_free_if_it_said_so_and_else_abandoned(dying: Dying) -> None:
+    freed, kept = dying.a.stream(), dying.a.stream()
+    await dying.a.store.claim("freed", b"body", freed)
+    await dying.a.store.claim("kept", b"body", kept)
+    await dying.a.store.settle("freed", freed, False)
+    await dying.a.store.aclose()
+    assert (await dying.b.store.claim("freed", b"body", dying.b.stream())).won
+    abandoned = Claim(False, kept, b"body", False, abandoned=True)
+    assert await dying.b.store.claim("kept", b"", dying.b.stream()) == abandoned
+
+
 async def test_a_request_whose_worker_died_as_it_began_is_not_run_again(dying: Dying) -> None:
     calls = 0
 
@@ -593,7 +613,7 @@ async def test_a_request_whose_worker_died_as_it_began_is_not_run_again(dying: D
                 await again.finished()
             assert again.status == 410
             told = json.loads(again.body)
-            assert (told["reason"], told["outcome"]) == ("ended", "interrupted")
+            assert (told["reason"], told["outcome"]) == ("interrupted", "interrupted")
     assert calls == 1
     for worker in (here, there):
         await worker.shutdown()
