@@ -3,7 +3,7 @@
 ``EventSourceClient``: GET; whatever ends its response, it comes back after the reconnection time with its last event
 ID; 204 tells it that all has come; any other status ends it for good. ``FetchClient``: POST with an
 ``Idempotency-Key``; a proper end is the end; a cut makes it ask again, with its cursor once it has one; 429, 503 and
-409 make it wait for as long as they say.
+409 make it wait for as long as they say; 410 with the outcome ``interrupted`` tells it that its worker has died.
 """
 
 from __future__ import annotations

@@ -75,7 +75,8 @@ class Verdict:
 
 
 def judge(reports: Iterable[Report], runs: Runs, killed: set[int]) -> Verdict:
-    """``killed``: pids whose streams may end as interrupted; no other may."""
+    """``killed``: pids whose streams may end as interrupted; no other may. Whoever is killed between taking a key and
+    calling the app leaves an interrupted stream that nobody has begun."""
     verdict = Verdict(workers=len(runs.pids))
     for report in reports:
         reading = report.reading
@@ -87,11 +88,12 @@ def judge(reports: Iterable[Report], runs: Runs, killed: set[int]) -> Verdict:
         callers = runs.begun.get(report.runs[-1], [])
         if report.cut_short and killed.intersection(callers):
             report.end = "interrupted"  # it came back when the log was closed, and was told that nothing follows
+        unbegun = bool(killed) and report.kind == "post" and report.end == "interrupted" and not callers
         verdict.unheard += sum(len(runs.begun.get(run, ())) for run in report.runs[:-1])
         if report.end == "whole":
             verdict.whole += 1
             verdict.gaps += report.gaps
-        elif report.end in ("interrupted", "ahead") and killed.intersection(callers):
+        elif report.end in ("interrupted", "ahead") and (unbegun or killed.intersection(callers)):
             verdict.interrupted += 1
             verdict.ahead += report.end == "ahead"
         else:
@@ -100,7 +102,7 @@ def judge(reports: Iterable[Report], runs: Runs, killed: set[int]) -> Verdict:
         if not report.exact:
             verdict.inexact += 1
             verdict.notes.append(f"{report.kind}: {len(reading.body)} bytes, {len(reading.events)} of {report.n}")
-        if len(callers) != 1:
+        if len(callers) != 1 and not unbegun:
             verdict.twice += 1
             verdict.notes.append(f"{report.kind}: the app was called {len(callers)} times, by {Counter(callers)}")
     return verdict
