@@ -8,7 +8,7 @@ import asyncio
 import pytest
 
 from streamware import CountingObserver, HeartbeatMiddleware, Middleware, ResumeMiddleware, Stack
-from streamware.middleware.base import BaseMiddleware
+from streamware.middleware.base import census
 from streamware.record import KEY
 from streamware.testing import Connection, FakeClock, settle
 from streamware.types import AnyASGIApp, Receive, Scope, Send
@@ -42,7 +42,7 @@ class App:
 def alone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether the stacks that the test builds find themselves alone in the process."""
     short: bool = request.param == "short"
-    monkeypatch.setattr(BaseMiddleware, "made", 0 if short else 1)
+    monkeypatch.setattr(census, "made", 0 if short else 1)
     return short
 
 
@@ -148,7 +148,7 @@ async def test_a_call_that_is_cancelled_sends_no_more_heartbeats(alone: bool) ->
 async def test_another_of_ours_further_in_still_finds_the_order_wrong(
     monkeypatch: pytest.MonkeyPatch, made_before: bool
 ) -> None:
-    monkeypatch.setattr(BaseMiddleware, "made", 0)
+    monkeypatch.setattr(census, "made", 0)
     inner: list[HeartbeatMiddleware] = [HeartbeatMiddleware(App(*PLAIN))] if made_before else []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
