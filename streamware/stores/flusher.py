@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import Context
 
 from ..exceptions import StoreUnavailable
@@ -76,10 +76,6 @@ class Flusher:
         self._timer: TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._planned = False  # a batch will begin, or end, and look for more
-        self._rest = 0  # logs that had something to write at the last pause, and are in no batch yet
-        self._entries = 0  # of the batches since then
-        self._hurried = False  # somebody waits for what comes of these logs
-        self._widest = False  # the next batch comes later than somebody who waits would like
         self._clean = Waiters()
 
     def mark(self, log: LocalLog) -> None:
@@ -88,7 +84,7 @@ class Flusher:
             return
         log.dirty = True
         self._dirty[log] = None
-        if self._widest and not log.headed:  # a request waits for it
+        if log.hurried:
             self._narrow()
         if not self._planned:
             self._plan(self._due - self._clock.now())
@@ -97,18 +93,14 @@ class Flusher:
         """Nothing of ``log`` is to be written any more."""
         log.drop()
         self._dirty.pop(log, None)
-        if not self._dirty and self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-            self._planned = False
+        if not self._dirty:
+            self._call_off()
         self._tell_clean()
 
     def hurry(self) -> None:
         """The store may be back: do not wait to find out."""
         self._due = float("-inf")
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._call_off():
             self._plan(0.0)
 
     async def flush(self, *, give_up: bool = False) -> None:
@@ -120,9 +112,7 @@ class Flusher:
 
     async def aclose(self) -> None:
         """Write no more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._call_off()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -131,13 +121,20 @@ class Flusher:
     # -- batches
 
     def _narrow(self) -> None:
-        """Somebody waits for the next batch: it is to come no later than with readers elsewhere."""
-        self._widest = False
-        self._due = self._begun + WIDE * self._timing.window
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-            self._planned = False
+        """Somebody waits for the next batch, which is not to come as late as it may where nobody does."""
+        latest = self._begun + WIDE * self._timing.window
+        if self._due > latest:
+            self._due = latest
+            self._call_off()
+
+    def _call_off(self) -> bool:
+        """No batch is to begin at the time that was planned; whether one was."""
+        if self._timer is None:
+            return False
+        self._timer.cancel()
+        self._timer = None
+        self._planned = False
+        return True
 
     def _plan(self, delay: float) -> None:
         self._planned = True
@@ -156,8 +153,7 @@ class Flusher:
         pause = 0.0
         try:
             while pause <= 0 and self._dirty:
-                self._begun = self._clock.now()
-                pause = await self._write_batch()
+                pause = await self._write_round()
         finally:
             self._task = None
             self._planned = False
@@ -166,45 +162,47 @@ class Flusher:
                 self._plan(pause)
             self._tell_clean()
 
-    async def _write_batch(self) -> float:
-        """Write one batch; the pause before the next."""
-        if self._trouble.pause > 0:
-            self._clean.wake()
-            self._weigh()
-            return min(self._trouble.pause, WEIGH_EVERY)
-        if self._rest <= 0:
-            self._rest = len(self._dirty)
-        self._rest -= BATCH_ENTRIES
-        logs, entries = self._take()
-        if entries:
-            try:
-                answers = await self._trouble.call(self._backend.write, entries)
-            except StoreUnavailable:
-                self._rest = 0
-                self._put_back(logs)
+    async def _write_round(self) -> float:
+        """Write what there is now, in as many batches as it takes; the pause before the next round."""
+        window = self._timing.window
+        left, count, hurried, took = len(self._dirty), 0, False, 0.0
+        while left > 0 and self._dirty:
+            self._begun = self._clock.now()
+            if self._trouble.pause > 0:
                 self._clean.wake()
-                return max(self._trouble.pause, self._timing.window)
-            except BaseException:
-                self._put_back(logs)
-                raise
-            for log, entry, answer in zip(logs, entries, answers, strict=True):
-                if answer is TAKEN and entry.outcome is None and not log.dropped:  # as a rule
-                    log.acknowledge(entry)
-                    if not log.dirty and log.has_more:
-                        self._again(log)
-                else:
-                    self._settle(log, entry, answer)
-        self._entries += len(entries)
-        self._hurried = self._hurried or any(log.hurried for log in logs)
-        took = self._clock.now() - self._begun
-        if self.clogged or took > WEIGH_EVERY:
-            self._weigh()
-        if self._rest > 0 or self._clean:
+                self._weigh()
+                return min(self._trouble.pause, WEIGH_EVERY)
+            logs, entries = self._take()
+            if entries:
+                try:
+                    await self._write_batch(logs, entries)
+                except StoreUnavailable:
+                    self._clean.wake()
+                    return max(self._trouble.pause, window)
+            left -= BATCH_ENTRIES
+            count += len(entries)
+            hurried = hurried or any(log.hurried for log in logs)
+            took = self._clock.now() - self._begun
+            if self.clogged or took > WEIGH_EVERY:
+                self._weigh()
+        if self._clean:
             return 0.0
-        wanted = max(1.0, self._entries / BUSY_ENTRIES)
-        self._widest = wanted > WIDE and not self._hurried
-        self._entries, self._hurried = 0, False
-        return self._timing.window * min(wanted, WIDEST if self._widest else WIDE) - took
+        widest = WIDE if hurried or any(log.hurried for log in self._dirty) else WIDEST
+        return window * min(max(1.0, count / BUSY_ENTRIES), widest) - took
+
+    async def _write_batch(self, logs: Sequence[LocalLog], entries: Sequence[Entry]) -> None:
+        try:
+            answers = await self._trouble.call(self._backend.write, entries)
+        except BaseException:
+            self._put_back(logs)
+            raise
+        for log, entry, answer in zip(logs, entries, answers, strict=True):
+            if answer is TAKEN and entry.outcome is None and not log.dropped:  # as a rule
+                log.acknowledge(entry)
+                if not log.dirty and log.has_more:
+                    self._again(log)
+            else:
+                self._settle(log, entry, answer)
 
     def _take(self) -> tuple[list[LocalLog], list[Entry]]:
         logs: list[LocalLog] = []

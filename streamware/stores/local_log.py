@@ -151,6 +151,11 @@ class LocalLog(MemoryLog):
         return events
 
     @property
+    def hurried(self) -> bool:
+        """Somebody waits for what is to be written: a request for the log, readers elsewhere, or all of them."""
+        return not self.headed or self._durable or bool(self._elsewhere)
+
+    @property
     def has_more(self) -> bool:
         """There is more to write than is on its way."""
         return self.stored < self.last or (self._outcome is not None and not self.settled) or not self.headed
@@ -215,11 +220,6 @@ class LocalLog(MemoryLog):
             self._wake()
 
     # -- readers in other workers
-
-    @property
-    def hurried(self) -> bool:
-        """Somebody waits for what is to be written."""
-        return self._durable or bool(self._elsewhere)
 
     @property
     def readers(self) -> int:

@@ -156,3 +156,34 @@ async def test_what_comes_while_many_batches_are_written_waits_for_the_next_wind
     worker.recorder.on_write = worker.append
     assert await worker.pause() == WIDEST
     assert len(worker.recorder.batches) == MANY / BATCH_ENTRIES
+
+
+async def test_a_new_stream_that_comes_while_a_batch_is_written_does_not_wait_for_the_widest_window() -> None:
+    worker = Worker()
+    await worker.busy()
+    worker.append()
+    made: list[LocalLog] = []
+
+    def once() -> None:
+        if not made:
+            made.append(worker.log())
+
+    worker.recorder.on_write = once
+    assert await worker.pause() == WIDEST
+    written = worker.recorder.batches[0][0]
+    await worker.clock.advance(WIDEST * WINDOW)
+    assert made[0].headed
+    assert round((worker.recorder.batches[-1][0] - written) / WINDOW, 2) == WIDE
+
+
+async def test_what_a_reader_elsewhere_waits_for_does_not_wait_for_the_widest_window_that_others_have_set() -> None:
+    worker = Worker()
+    await worker.busy()
+    followed = worker.logs["7"]
+    followed.elsewhere("another worker", 1, 0)
+    for log in worker.logs.values():
+        if log is not followed:
+            log.append(b"data: 1\n\n")
+    await worker.clock.advance(WINDOW)
+    followed.append(b"data: 1\n\n")
+    assert await worker.pause() == WIDE - 1
