@@ -217,6 +217,17 @@ class WatchingMiddleware(BaseMiddleware):
         lookout.open = lookout.gone = lookout.quiet = lookout.told = False
         return lookout
 
+    async def look_out(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one HTTP connection in a frame of its own."""
+        lookout = self.watch(scope, receive, send)
+        try:
+            await self.app(scope, lookout.receive, lookout.send)
+        except Exception as error:
+            if not lookout.forgives(error):
+                raise
+        finally:
+            await lookout.end()
+
 
 def lowest_rank(ranks: Sequence[int], at_least: int) -> int | None:
     """The lowest of ``ranks`` (ascending) that may stand inside rank ``at_least``; None where none may."""

@@ -165,17 +165,7 @@ class DrainMiddleware(WatchingMiddleware):
             if _asks_for_stream(scope) and not drains.is_needed(scope):
                 await self._refuse(scope, receive, send)
                 return
-        if self.delegated:
-            await self.app(scope, receive, send)
-            return
-        lookout = self.watch(scope, receive, send)
-        try:
-            await self.app(scope, lookout.receive, lookout.send)
-        except Exception as error:
-            if not lookout.forgives(error):
-                raise
-        finally:
-            await lookout.end()
+        await (self.app if self.delegated else self.look_out)(scope, receive, send)
 
     async def _handle_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._drain.phase >= Phase.DRAINING:

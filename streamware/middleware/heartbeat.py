@@ -6,12 +6,11 @@ Connections of a kind that has nothing to do under the options given pass throug
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 
 from ..clock import LoopClock
 from ..exceptions import ConfigurationError
 from ..observe import NullObserver, Observer
-from ..streams.lookout import Lookout
 from ..streams.pulse import COMMENT, INFINITY, PulseOptions
 from ..streams.websocket_pulse import WebSocketPulse
 from ..types import ASGIApp, Clock, Receive, Scope, Send
@@ -77,19 +76,15 @@ class HeartbeatMiddleware(WatchingMiddleware):
             self.options.under_way = outer.drains.responses  # one look at a response does for both
             outer.delegated = True
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        watch: Lookout | WebSocketPulse
-        if scope["type"] == "http":
-            watch = self.watch(scope, receive, send)
-        else:
-            watch = WebSocketPulse(self.options, scope, receive, send)
+    def handle(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        return (self.look_out if scope["type"] == "http" else self._handle_websocket)(scope, receive, send)
+
+    async def _handle_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        pulse = WebSocketPulse(self.options, scope, receive, send)
         try:
-            await self.app(scope, watch.receive, watch.send)
-        except Exception as error:
-            if not isinstance(watch, Lookout) or not watch.forgives(error):
-                raise
+            await self.app(scope, pulse.receive, pulse.send)
         finally:
-            await watch.end()
+            await pulse.end()
 
 
 def wrong(option: str, received: object, expected: str) -> ConfigurationError:
