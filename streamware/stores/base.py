@@ -189,6 +189,11 @@ class Claim:
     settled: bool
     abandoned: bool = False
 
+    @property
+    def pending(self) -> bool:
+        """What becomes of it is still to be seen."""
+        return not (self.won or self.settled or self.abandoned)
+
 
 class Store(Protocol):
     """Where logs live."""

@@ -52,7 +52,7 @@ class Claims:
             try:
                 claim = await self._reads.call(self._backend.claimed, key)
                 left = deadline - self._clock.now()
-                if claim is None or claim.settled or claim.abandoned or left <= 0:
+                if claim is None or not claim.pending or left <= 0:
                     return claim
                 timer = self._clock.call_later(min(pause, left), partial(release, woken))
                 try:

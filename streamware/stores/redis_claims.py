@@ -62,7 +62,7 @@ class Claims:
         dead = ""
         while True:
             claim, worker = _read((await self._asking.ask(command))[0])
-            if claim is None or claim.won or claim.settled:
+            if claim is None or not claim.pending:
                 return claim
             if worker == dead:
                 return replace(claim, abandoned=True)

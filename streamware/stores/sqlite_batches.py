@@ -183,13 +183,8 @@ class _Batch:
 
     def take(self, entries: Sequence[Entry]) -> list[Written]:
         """What becomes of each of ``entries``."""
-        known, fenced, rows, plain, more = (
-            self._batches._own,
-            self._fenced,
-            self._rows,
-            self._plain,
-            self._more,
-        )
+        known, fenced = self._batches._own, self._fenced
+        rows, plain, more = self._rows, self._plain, self._more
         answers = list[Written]()
         for entry in entries:
             own = known.get(entry.stream)

@@ -86,7 +86,7 @@ async def start_once(call: Call, start: Start, key: bytes) -> Reader | None:
     if claim.fingerprint != fingerprint:
         call.options.observer.count("resume.refused", reason="key_reused")
         await call.deny(Denial(422, "This Idempotency-Key was used with another body"))
-    elif not (claim.settled or claim.abandoned):
+    elif claim.pending:
         call.options.observer.count("resume.refused", reason="claim_pending")
         await call.deny(
             Denial(409, "A request with this Idempotency-Key is still starting", retry_after=1.0), soft=True
@@ -105,7 +105,7 @@ async def take(call: Call, name: str, fingerprint: bytes) -> Claim:
     stream = new_stream_id(store.tag)
     while True:
         claim = await store.claim(name, fingerprint, stream)
-        if claim.won or claim.settled or claim.abandoned or claim.fingerprint != fingerprint:
+        if not claim.pending or claim.fingerprint != fingerprint:
             return claim
         settled = await store.settled(name, CLAIM_WAIT)
         if settled is not None:  # None: the other was no stream, and the key is free again

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from dataclasses import dataclass
 
 import pytest
 
-from streamware import ResumeMiddleware
 from streamware.stores.base import Claim, Log, Outcome, Tombstone
 from streamware.stores.remote_log import RemoteLog
-from streamware.testing import Connection, FakeClock, settle
-from streamware.types import Receive, Scope, Send
+from streamware.testing import FakeClock, settle
 from tests.stores.worlds import SHARED, Build, StoreKind, World, head, read, read_all, until, waiting
 
 pytestmark = pytest.mark.parametrize("kind", SHARED, ids=lambda kind: kind.name)
@@ -589,56 +586,6 @@ async def test_of_a_worker_that_leaves_a_key_is_free_if_it_said_so_and_else_aban
     assert (await dying.b.store.claim("freed", b"body", dying.b.stream())).won
     abandoned = Claim(False, kept, b"body", False, abandoned=True)
     assert await dying.b.store.claim("kept", b"", dying.b.stream()) == abandoned
-
-
-async def test_a_request_whose_worker_died_as_it_began_is_not_run_again(dying: Dying) -> None:
-    calls = 0
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        nonlocal calls
-        calls += 1
-        await asyncio.Event().wait()
-
-    here, there = [ResumeMiddleware(app, store=world.store) for world in (dying.a, dying.b)]
-    asked = [(b"accept", b"text/event-stream"), (b"idempotency-key", b"a key of the client's own making")]
-    async with Connection(here, method="POST", headers=asked):
-        await until(lambda: calls == 1)
-        await dying.a.store.claim("another", b"", dying.a.stream())
-        dying.die()
-        async with asyncio.timeout(5):
-            while not (await dying.b.store.claim("another", b"", dying.b.stream())).abandoned:
-                await asyncio.sleep(0.02)
-        for _ in range(2):
-            async with Connection(there, method="POST", headers=asked) as again:
-                await again.finished()
-            assert again.status == 410
-            told = json.loads(again.body)
-            assert (told["reason"], told["outcome"]) == ("interrupted", "interrupted")
-    assert calls == 1
-    for worker in (here, there):
-        await worker.shutdown()
-
-
-async def test_a_key_whose_app_was_ended_with_its_worker_before_it_began_is_freed_before_the_store_is_closed(
-    pair: Pair,
-) -> None:
-    calls = 0
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        nonlocal calls
-        calls += 1
-        await asyncio.Event().wait()
-
-    here, there = [ResumeMiddleware(app, store=world.store) for world in (pair.a, pair.b)]
-    asked = [(b"accept", b"text/event-stream"), (b"idempotency-key", b"a key of the client's own making")]
-    async with Connection(here, method="POST", headers=asked):
-        await until(lambda: calls == 1)
-        await here.startup()
-        await here.shutdown()
-        await here.aclose()
-    async with Connection(there, method="POST", headers=asked):
-        await until(lambda: calls == 2)
-    await there.shutdown()
 
 
 async def soon(future: asyncio.Future[object], clock: FakeClock) -> None:
