@@ -21,10 +21,10 @@ from .servers import ServerProcess
 
 TITLE = "Shared stores"
 SQLITE, REDIS = "streamware, SQLiteStore", "streamware, RedisStore"
-#: Streams, and events a second of each: as many as one worker can, and what two workers, a client and a Redis can carry
+#: Streams, and events a second of each: more than one worker can, and what two workers, a client and a Redis can carry
 #: on two processors without waiting for each other.
 STREAMS, RATE = 1000, 50
-CALM_STREAMS, CALM_RATE = 200, 20
+CALM = ((200, 20), (1000, 10))
 #: So many of the streams are read at the other worker.
 ELSEWHERE = 50
 ALLOWED = {SQLITE: 1.3, REDIS: 1.5}
@@ -42,7 +42,8 @@ def places() -> Iterator[dict[str, str]]:
 async def run(settings: Settings) -> list[Figure]:
     loop = settings.loops[0]
     with places() as stores:
-        return [await cost(settings, loop, stores), await delivery(settings, loop, stores)]
+        calm = [await delivery(settings, loop, stores, streams, rate) for streams, rate in CALM]
+        return [await cost(settings, loop, stores), *calm]
 
 
 async def cost(settings: Settings, loop: str, stores: dict[str, str]) -> Figure:
@@ -84,7 +85,7 @@ class TimedClient(StreamClient):
                 self.ages.append((now - int(block[:20])) / 1e6)
 
 
-async def delivery(settings: Settings, loop: str, stores: dict[str, str]) -> Figure:
+async def delivery(settings: Settings, loop: str, stores: dict[str, str], streams: int, rate: int) -> Figure:
     seconds = settings.pick(5, 2)
     values: dict[str, list[float]] = {}
     medians: dict[str, float] = {}
@@ -95,8 +96,8 @@ async def delivery(settings: Settings, loop: str, stores: dict[str, str]) -> Fig
             async def visit(
                 server: ServerProcess, here: ServerProcess = here, there: ServerProcess = there
             ) -> list[float]:
-                count = CALM_RATE * (seconds + 4)
-                clients = await open_streams(here.port, f"/timed?count={count}&rate={CALM_RATE}", CALM_STREAMS)
+                count = rate * (seconds + 4)
+                clients = await open_streams(here.port, f"/timed?count={count}&rate={rate}", streams)
                 followers: list[TimedClient] = []
                 for client in clients[:ELSEWHERE]:
                     place = client.header("content-location")
@@ -116,7 +117,7 @@ async def delivery(settings: Settings, loop: str, stores: dict[str, str]) -> Fig
         values[name] = [statistics.quantiles(ages, n=100)[98] for ages in rounds]
         medians[name] = statistics.median(age for ages in rounds for age in ages)
     half = ", ".join(f"{name} {median:.1f}" for name, median in medians.items())
-    label = f"delivery at another worker, 99th percentile, {CALM_STREAMS:,} streams of {CALM_RATE} events/s, {loop}"
+    label = f"delivery at another worker, 99th percentile, {streams:,} streams of {rate} events/s, {loop}"
     note = f"of {ELSEWHERE} streams among them; half of the events within, in ms: {half}"
     return Figure(label, "ms", values, note=note, base=OURS, bounds={SQLITE: SOON, REDIS: SOON})
 
