@@ -1,8 +1,9 @@
 """How a log lies in Redis: the names of keys and channels, and what is in them. Values in, bytes out.
 
     {stream}:log      the log, a Redis Stream. An entry has the id ``1-{last seq in it}`` and one field ``d``: a
-                      MessagePack list of its events. The end has the fixed id ``2-0``, and fields for last seq and
-                      outcome. Redis refuses an id that is not above the last: the end is a fence, nothing follows it.
+                      MessagePack list of its events (``redis_events.py``). The end has the fixed id ``2-0``, and
+                      fields for last seq and outcome. Redis refuses an id that is not above the last: the end is a
+                      fence, nothing follows it.
     {stream}:meta     a hash: the head, the worker, the idempotency key; once ended, the outcome. It outlives the log,
                       as its tombstone.
     {stream}:new      channel: what was appended
@@ -28,7 +29,7 @@ import msgspec
 
 from .backend import Entry, Report
 from .base import Outcome
-from .records import decode_events
+from .redis_events import id_line, pack_events, unpack_events
 from .redis_replies import Reply
 
 #: Larger entries are announced without their events, and read by who wants them.
@@ -115,11 +116,12 @@ def note_of(worker: str, reports: Sequence[Report]) -> bytes:
     return _encode(Note(worker, tuple((report.stream, report.readers, report.sent) for report in reports)))
 
 
-def decode_entry(reply: Reply) -> tuple[int, list[bytes | None]] | None:
+def decode_entry(stream: str, reply: Reply) -> tuple[int, list[bytes | None]] | None:
     """One entry of a log as ``XRANGE`` gives it: its last seq and its events; None for the log's end."""
     match reply:
         case [bytes(entry), [b"d", bytes(events), *_]] if entry.startswith(b"1-"):
-            return int(entry[2:]), decode_events(events)
+            last = int(entry[2:])
+            return last, unpack_events(stream, last, events)
         case _:
             return None
 
@@ -141,19 +143,22 @@ def decode_top(reply: Reply) -> Top | None:
 class Packed:
     """The parts of one log's commands that are the same each time. ``publish``: the server's word for it."""
 
-    __slots__ = ("_publish", "_trim", "_xadd")
+    __slots__ = ("_line", "_publish", "_trim", "_xadd")
 
     def __init__(self, keys: Keys, stream: str, publish: bytes) -> None:
         log, news = keys.log(stream), keys.news(stream)
+        self._line = id_line(stream)
         self._xadd = b"*6\r\n$4\r\nXADD\r\n$%d\r\n%b\r\n$10\r\nNOMKSTREAM\r\n" % (len(log), log)
         self._publish = b"*3\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(publish), publish, len(news), news)
         self._trim = b"*5\r\n$5\r\nXTRIM\r\n$%d\r\n%b\r\n$5\r\nMINID\r\n$1\r\n=\r\n" % (len(log), log)
 
-    def append(self, last: int, events: bytes, inline: bytes) -> bytes:
-        """Store an entry, unless the log is gone or has ended; and tell who listens, with the events or without."""
-        seq, news = b"1-%d" % last, b"%d %b" % (last, inline)
+    def append(self, first: int, events: Sequence[bytes | None], inline: int) -> bytes:
+        """Store an entry, unless the log is gone or has ended; and tell who listens, with the events where they take
+        no more than ``inline`` bytes."""
+        data, last = pack_events(self._line, first, events), first + len(events) - 1
+        seq, news = b"1-%d" % last, b"%d %b" % (last, data if len(data) <= inline else b"")
         return b"%b$%d\r\n%b\r\n$1\r\nd\r\n$%d\r\n%b\r\n%b$%d\r\n%b\r\n" % (
-            *(self._xadd, len(seq), seq, len(events), events),
+            *(self._xadd, len(seq), seq, len(data), data),
             *(self._publish, len(news), news),
         )
 
@@ -172,5 +177,6 @@ def decode_news(stream: str, message: bytes) -> Entry:
     if not seq.isdigit():
         seq, _, ended = message.partition(b"!")
         return Entry(stream, int(seq) + 1, outcome=Outcome(ended[1:].decode()), unfinished=ended[:1] == b"1")
-    decoded = decode_events(events) if events else []
-    return Entry(stream, int(seq) - len(decoded) + 1, decoded)
+    last = int(seq)
+    decoded = unpack_events(stream, last, events) if events else []
+    return Entry(stream, last - len(decoded) + 1, decoded)

@@ -45,7 +45,7 @@ class Pages:
         top = decode_top(end)
         if top is None:
             return None
-        first, events, size, taken = _joined(entries if isinstance(entries, list) else [], after)
+        first, events, size, taken = _joined(stream, entries if isinstance(entries, list) else [], after)
         if taken:
             self._remember(stream, size // taken + 1)
         # Between the two something may have been added, or all of it lost.
@@ -68,7 +68,7 @@ class Pages:
         if top is None:
             return _tombstone(decode_head(head), outcome, last)
         first = top.last + 1
-        entry = decode_entry(oldest[0]) if isinstance(oldest, list) and oldest else None
+        entry = decode_entry(stream, oldest[0]) if isinstance(oldest, list) and oldest else None
         if entry is not None:
             first = entry[0] - len(entry[1]) + 1
         return State(decode_head(head), worker.decode(), first, top.last, top.outcome, top.unfinished)
@@ -83,13 +83,13 @@ class Pages:
             self._entry_sizes.popitem(last=False)
 
 
-def _joined(entries: list[Reply], after: int) -> tuple[int, list[bytes | None], int, int]:
+def _joined(stream: str, entries: list[Reply], after: int) -> tuple[int, list[bytes | None], int, int]:
     """Of the entries behind ``after``: the first seq, the events, their size, and how many entries made them up."""
     first = after + 1
     events: list[bytes | None] = []
     size = taken = 0
     for reply in entries:
-        entry = decode_entry(reply)
+        entry = decode_entry(stream, reply)
         if entry is None or size >= PAGE_BYTES:
             break
         last, held = entry

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from ..exceptions import StoreUnavailable
 from .backend import LOST, TAKEN, Entry, Verdict, Written
 from .base import Outcome
-from .records import encode_events, encode_head
+from .records import encode_head
 from .redis_asking import ASKING, TURNS, Asking, Command, is_moved, note_where
+from .redis_events import id_line, pack_events
 from .redis_layout import Keys, Packed
 from .redis_pipe import Pipe, pack
 from .redis_replies import Reply, ServerError
@@ -164,9 +165,7 @@ class Writer:
                 and entry.head is None
                 and own.last + 1 >= entry.first
             ):
-                data = encode_events(events)
-                inline = b"" if own.silent or len(data) > largest else data
-                parts.append(own.packed.append(entry.first + len(events) - 1, data, inline))
+                parts.append(own.packed.append(entry.first, events, 0 if own.silent else largest))
                 plain.append(place)
                 owns.append(own)
             else:
@@ -294,7 +293,7 @@ def step(keys: Keys, entry: Entry, worker: str, lives: Lives, claim: bytes, publ
         (keys.log(entry.stream), keys.meta(entry.stream)),
         b"%d" % entry.first,
         b"%d" % entry.last,
-        encode_events(entry.events) if entry.events else b"",
+        pack_events(id_line(entry.stream), entry.first, entry.events) if entry.events else b"",
         b"" if entry.head is None else encode_head(entry.head),
         worker.encode(),
         b"%d" % entry.gap,
