@@ -12,6 +12,7 @@ STAMP := $(VENV)/.set-up
 PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11; do \
 	if $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then echo $$name; break; fi; done)
 PORT ?= 8000
+WORKERS ?= 2
 ARGS ?=
 
 help: ## this list
@@ -31,8 +32,8 @@ demo: setup ## the chat at 127.0.0.1:PORT (8000): cut it, reload it, stop it
 demo-cluster: setup ## the same on two workers and a Redis: restart one in the middle of an answer
 	@exec $(BIN)/python -m examples.cluster.serve --port $(PORT) $(ARGS)
 
-test: setup ## every test but the soak
-	$(BIN)/python -m pytest $(ARGS)
+test: setup ## every test but the soak, in WORKERS (2) at once
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-foreign: setup ## Starlette's, FastAPI's, sse-starlette's and Channels' own tests, bare and wrapped
 	$(BIN)/python tests/foreign/run.py $(ARGS)
