@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamware.stores.redis_events import id_line, pack_events, unpack_events
-from streamware.wire.cursor import new_stream_id
 
-STREAM, OTHER = new_stream_id("abcdef"), new_stream_id("abcdef")
+STREAM, OTHER = "swabcdef" + "A" * 22, "swabcdef" + "B" * 22
 seqs = st.integers(1, 10**15 - 1)
 bodies = st.sampled_from([b"", b"data: a\n", b"data: a\r\n", b": ping\n", b"data: \xff\xc1\n"]) | st.binary(max_size=40)
 
@@ -46,7 +45,9 @@ def test_events_of_the_streams_own_ids_are_kept_without_them() -> None:
 
 
 @pytest.mark.parametrize(
-    "end", [b"id: 1\n\n", b"id: %b.1\r\n\r\n" % STREAM.encode(), b"id: %b.2\n\n" % STREAM.encode(), b"\n"]
+    "end",
+    [b"id: 1\n\n", b"id: %b.1\r\n\r\n" % STREAM.encode(), b"id: %b.2\n\n" % STREAM.encode(), b"\n"],
+    ids=["another id", "crlf", "another number", "no id"],
 )
 def test_an_event_that_ends_otherwise_keeps_its_entry_as_it_is(end: bytes) -> None:
     packed = pack_events(id_line(STREAM), 1, [b"data: a\n" + end])
