@@ -182,7 +182,7 @@ class Outcome:
         ]
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(requests())
 def test_every_request_is_decided_as_the_model_says(request: dict[str, Any]) -> None:
     outcome = Outcome(request)
@@ -193,7 +193,7 @@ def test_every_request_is_decided_as_the_model_says(request: dict[str, Any]) -> 
         assert not any(b"evil" in message.get("body", b"") for message in outcome.sent)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(requests())
 def test_only_a_listed_origin_is_told_that_it_may_read(request: dict[str, Any]) -> None:
     outcome = Outcome(request)
