@@ -136,9 +136,9 @@ class OriginMiddleware(BaseMiddleware):
             return self._refuse(scope, inner, "host")
         if self._require_secure and scope.get("scheme") not in transport.SECURE_SCHEMES:
             return self._insecure(scope, inner)
-        if http and scope["method"] == "OPTIONS" and raw.is_preflight(scope):
+        if origin is not None and http and raw.is_preflight(scope):
             answer = None
-            if self._cors is not None and origin is not None and relation in _READERS:
+            if self._cors is not None and relation in _READERS:
                 answer = self._cors.preflight(given, origin)
             return self.app(scope, receive, inner) if answer is None else _answer(send, 204, answer)
         if relation not in ACCEPTED and (self._all or not http or _asks_for_stream(scope, found)):
@@ -155,8 +155,9 @@ class OriginMiddleware(BaseMiddleware):
         return self.app(scope, receive, inner)
 
     def _is_ambient(self, scope: Scope) -> bool:
+        given: RawHeaders = scope.get("headers") or []
         shown = _has_certificate(scope)
-        return cross_origin.is_ambient(scope["headers"], kinds=self._ambient, cookies=self._cookies, certificate=shown)
+        return cross_origin.is_ambient(given, kinds=self._ambient, cookies=self._cookies, certificate=shown)
 
     def _related(self, scope: Scope, host: bytes | None, origin: bytes | None) -> tuple[Relation, bool]:
         """What the origin is to the server, and whether the host is one of its."""

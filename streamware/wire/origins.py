@@ -189,6 +189,8 @@ def _advice(entry: str) -> str:
     """What the entry was meant to be, as far as that can be told."""
     if entry in ("*", "https://*", "http://*"):
         return "origins one by one, or below one domain as 'https://*.example.com': any origin cannot be allowed"
+    if entry.lower() == "null":
+        return "'null', in lower case"
     try:
         parts = urlsplit(entry if "://" in entry else f"https://{entry}")
         host = (parts.hostname or "").encode("idna").decode("ascii")

@@ -468,6 +468,19 @@ async def test_the_same_origin_is_another_under_another_host_or_scheme() -> None
         assert not (await site.connect({"origin": OWN}, scheme="ws")).accepted
 
 
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
+async def test_a_scope_without_headers_is_one_of_a_program(method: str) -> None:
+    site = Site(absent="refuse", cors=True)
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await site.app({"type": "http", "method": method, "path": "/"}, None, send)
+
+    assert sent[0]["status"] == 200
+
+
 async def test_the_servers_scope_is_not_changed() -> None:
     site = Site(cors=True, require_secure=True)
     connection = Connection(site.app, headers=[("host", "api.example"), ("origin", LISTED)], scope={"scheme": "https"})

@@ -38,9 +38,11 @@ def own(site: Server) -> str:
 
 async def shake(site: Server, path: str, headers: dict[str, str]) -> tuple[int, str]:
     """Open a WebSocket: 101 and the echo, or the status of the refusal and its body."""
+    scheme = "ws" if site.tls is None else "wss"
+    url = f"{scheme}://127.0.0.1:{site.port}{path}"
     try:
         async with websockets.asyncio.client.connect(
-            f"ws://127.0.0.1:{site.port}{path}", additional_headers=headers, open_timeout=10
+            url, additional_headers=headers, open_timeout=10, ssl=site.tls
         ) as socket:
             await socket.send("hello")
             return 101, str(await socket.recv())
@@ -144,3 +146,14 @@ async def test_a_websocket_is_refused_in_its_handshake(site: Server, headers: di
 @with_websocket
 async def test_a_websocket_without_tls_is_refused(site: Server) -> None:
     assert (await shake(site, "/secure/echo", {}))[0] == 403
+
+
+async def test_over_tls_a_websockets_own_pages_are_those_of_https() -> None:
+    with Server(SERVERS["hypercorn-h2"], "tests.servers.origin_app:app") as site:
+        assert site.tls is not None
+        site.tls.set_alpn_protocols(["http/1.1"])
+
+        for path in ("/echo", "/secure/echo"):
+            good = await shake(site, path, {"Origin": f"https://127.0.0.1:{site.port}", "Cookie": "sid=1"})
+            bad = await shake(site, path, {"Origin": f"http://127.0.0.1:{site.port}", "Cookie": "sid=1"})
+            assert (good, bad[0]) == ((101, "hello"), 403)

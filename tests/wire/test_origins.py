@@ -190,7 +190,7 @@ def test_null_is_listed_by_its_name_only() -> None:
         ("http://::1", "'https://chat.example'"),
         ("https://chat.example:99999", "'https://chat.example'"),
         ("", "'https://chat.example'"),
-        ("NULL", "'https://null'"),
+        ("NULL", "'null', in lower case"),
         ("https://chat.*", "'https://chat.example'"),
         ("https://*chat.example", "'https://chat.example'"),
         ("*", "one by one"),
