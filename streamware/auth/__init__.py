@@ -1,1 +1,2 @@
-"""Who asks: verifying tokens, and what is known of a caller afterwards. Knows nothing of HTTP messages or streams."""
+"""Who asks: verifying tokens, and what is known of a caller afterwards. Of HTTP messages only ``endpoints.py`` knows, of
+streams nothing here does."""

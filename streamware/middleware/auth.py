@@ -1,100 +1,40 @@
-"""``AuthMiddleware``: nobody reaches the app without a credential that was verified."""
+"""``AuthMiddleware``: nobody reaches the app without a credential that was verified, and nobody sees that credential.
+
+Where credentials stand in a request is ``wire/credentials.py``'s to know, what a refusal says ``wire/challenge.py``'s,
+whose token it is a verifier's. This module brings them together, for one connection at a time.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import cast
 
 from ..auth.credentials import AuthCredentials
-from ..auth.principal import Principal
+from ..auth.endpoints import STORE_RETRY, MetadataEndpoint, TicketEndpoint
+from ..auth.metadata import ResourceMetadata, checked_url
+from ..auth.principal import AnonymousPrincipal, Principal
+from ..auth.requirements import Requirements
+from ..auth.several import Several
+from ..auth.tickets import Tickets
 from ..auth.verifier import TokenRefused, Verifier, VerifierUnavailable
-from ..exceptions import ConfigurationError
-from ..observe import NullObserver, Observer
-from ..types import ASGIApp, Receive, Scope, Send
+from ..clock import LoopClock
+from ..exceptions import ConfigurationError, StoreError
+from ..observe import NullObserver, Observer, OnceLog
+from ..paths import path_within_mount
+from ..record import KEY, Record, record_of
+from ..streams.inbound import Inbound, has_no_body
+from ..streams.options import DISCARD_WAIT
+from ..types import ASGIApp, Message, Receive, Scope, Send
+from ..wire import credentials as wire
 from ..wire import headers
-from ..wire.denial import Denial, deny, deny_websocket
+from ..wire.challenge import INSUFFICIENT_SCOPE, INVALID_REQUEST, INVALID_TOKEN, Refusal
+from ..wire.credentials import NO_OFFER, Credential, CredentialError, Offer
+from ..wire.denial import WebSocketReject, deny, reject_websocket
 from .base import BaseMiddleware
 
 logger = logging.getLogger("streamware.auth")
 
-
-class AuthMiddleware(BaseMiddleware):
-    """Verifies who asks, and leaves the principal in ``scope["user"]`` and what it may do in ``scope["auth"]``.
-
-    :param verifier: tells whose token it is.
-    :param realm: named in the challenge of a refusal.
-    :param paths: glob patterns on the path within the mount; ``None`` touches every path.
-    :param exclude: patterns of paths to leave alone, looked at after ``paths``.
-    :param observer: gets the counter ``auth.refused``.
-    """
-
-    scope_types = frozenset({"http", "websocket"})
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        verifier: Verifier,
-        realm: str = "",
-        paths: Iterable[str] | None = None,
-        exclude: Iterable[str] | None = None,
-        observer: Observer | None = None,
-    ) -> None:
-        super().__init__(app, paths=paths, exclude=exclude)
-        if not callable(getattr(verifier, "recall", None)) or not callable(getattr(verifier, "verify", None)):
-            raise ConfigurationError.option("AuthMiddleware", "verifier", verifier, "a verifier, as JWTVerifier(…)")
-        self._verifier = verifier
-        self._realm = realm
-        self._observer = NullObserver() if observer is None else observer
-
-    async def startup(self) -> None:
-        await self._verifier.startup()
-
-    async def shutdown(self) -> None:
-        return None
-
-    async def aclose(self) -> None:
-        await self._verifier.aclose()
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "OPTIONS" and headers.is_preflight(scope):
-            await self.app(scope, receive, send)
-            return
-        given = headers.get_all(scope["headers"], b"authorization")
-        if not given:
-            await self._refuse(scope, send, 401, "missing", b"")
-            return
-        scheme, _, value = given[0].partition(b" ")
-        if len(given) > 1 or scheme.lower() != b"bearer":
-            await self._refuse(scope, send, 400, "malformed", b"invalid_request")
-            return
-        token = value.strip().decode("latin-1")
-        principal = self._verifier.recall(token)
-        if principal is None:
-            client = scope.get("client")
-            try:
-                principal = await self._verifier.verify(token, client=str(client[0]) if client else "")
-            except TokenRefused as refused:
-                await self._refuse(scope, send, 401, refused.reason, b"invalid_token")
-                return
-            except VerifierUnavailable as away:
-                await self._refuse(scope, send, 503, away.reason, b"", away.retry_after)
-                return
-        scope = {**scope, "user": principal, "auth": AuthCredentials(principal)}
-        await self._serve(scope, receive, send, principal)
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send, principal: Principal) -> None:
-        """Run the app for one connection, whose principal is known and may do what it asks for."""
-        await self.app(scope, receive, send)
-
-    async def _refuse(
-        self, scope: Scope, send: Send, status: int, reason: str, error: bytes, retry_after: float | None = None
-    ) -> None:
-        self._observer.count("auth.refused", reason=reason)
-        challenge = b"Bearer" + (b' error="%s"' % error if error else b"")
-        lines = () if status == 503 else ((b"www-authenticate", challenge),)
-        denial = Denial(status, "Unauthorized", retry_after=retry_after, headers=lines)
-        if scope["type"] == "websocket":
-            await deny_websocket(scope, send, denial)
-        else:
-            await deny(scope, send, denial, soft=status == 503)
+#: With which code a WebSocket is closed that was accepted only to be refused, by the status that HTTP would have.
+CLOSE_CODES: Mapping[int, int] = {400: 4400, 401: 3000, 403: 3003, 503: 4503}
