@@ -6,6 +6,7 @@ The names below are the public ones; ``streamware.testing`` is public too, for t
 from .exceptions import ConfigurationError, StoreError, StoreFull, StoreUnavailable, StreamwareError
 from .middleware.drain import DrainMiddleware
 from .middleware.heartbeat import HeartbeatMiddleware
+from .middleware.origin import OriginMiddleware
 from .middleware.resume import ResumeMiddleware
 from .observe import CountingObserver, NullObserver, Observer
 from .preset import wrap
@@ -15,16 +16,20 @@ from .stores.memory import MemoryStore
 from .stores.redis import RedisStore
 from .stores.sqlite import SQLiteStore
 from .streams.current import CurrentStream, Usage, current_stream
+from .wire.cors import CORSOptions
+from .wire.transport import HSTSOptions
 
 __version__ = "0.1.0"
 
 __all__ = (
     "Batch",
+    "CORSOptions",
     "Claim",
     "ConfigurationError",
     "CountingObserver",
     "CurrentStream",
     "DrainMiddleware",
+    "HSTSOptions",
     "Head",
     "HeartbeatMiddleware",
     "Log",
@@ -33,6 +38,7 @@ __all__ = (
     "Middleware",
     "NullObserver",
     "Observer",
+    "OriginMiddleware",
     "Outcome",
     "ProducerLog",
     "RedisStore",
