@@ -1,2 +1,2 @@
-"""Who asks: verifying tokens, and what is known of a caller afterwards. Of HTTP messages only ``endpoints.py`` knows, of
-streams nothing here does."""
+"""Who asks: verifying tokens, and what is known of a caller afterwards. Only ``endpoints.py`` knows of HTTP messages,
+and nothing here knows of streams."""

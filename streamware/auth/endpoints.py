@@ -62,6 +62,7 @@ class TicketEndpoint:
     """Answers a request for a ticket whose sender is known."""
 
     def __init__(self, tickets: Tickets, observer: Observer) -> None:
+        self.path = tickets.path
         self._tickets = tickets
         self._observer = observer
 

@@ -1,4 +1,4 @@
-"""Tickets: what a page shows in a URL in place of its token, where it can set no header (``EventSource``, ``WebSocket``).
+"""Tickets: what a page shows in a URL in place of its token where it can set no header, as with ``EventSource``.
 
 Rules:
 
@@ -89,7 +89,9 @@ class Tickets:
     ) -> None:
         self.board = _checked("board", board, _is_board(board), "a store, as MemoryStore()")
         self.path = _checked("path", path, str(path)[:1] == "/", "a path that starts with /")
-        self.parameter = _checked("parameter", parameter, _PARAMETER(str(parameter)) is not None, "a name for a parameter")
+        self.parameter = _checked(
+            "parameter", parameter, _PARAMETER(str(parameter)) is not None, "a name for a parameter"
+        )
         self.ttl = _checked("ttl", ttl, _number(ttl) and 1 <= ttl <= 300, "from 1 to 300 seconds")
         self._paths = compile_globs(patterns("Tickets", "paths", paths))
         self._per_principal = _checked("per_principal", per_principal, _count(per_principal), "1 or more")
@@ -97,7 +99,7 @@ class Tickets:
         self._revoked = _checked("revoked", revoked, revoked is None or callable(revoked), "a callable or None")
         self._clock = LoopClock() if clock is None else clock
         self._started = False
-        # Of those issued here, by name: when each lapses and whose it is. The oldest is first, for all live equally long.
+        # Of those issued here, by name: when each lapses, and whose it is. The oldest first: all live equally long.
         self._waiting: dict[bytes, tuple[float, bytes]] = {}
         self._of: Counter[bytes] = Counter()
 

@@ -145,17 +145,18 @@ def read_offer(subprotocols: Sequence[str]) -> Offer:
     return Offer(tuple(tokens), marker, others)
 
 
-def without_tokens(subprotocols: Sequence[str]) -> list[str]:
-    """What of an offer may be answered, though it could not be read: nothing that is, or may be, a token."""
-    kept: list[str] = []
+def harmless(subprotocols: Sequence[str]) -> str | None:
+    """Of an offer, which may be unreadable, one that may be answered: neither is nor precedes a token, if there is one
+    that does neither; else the marker. None where every one is a token."""
+    marker = None
     entries = iter(subprotocols)
     for entry in entries:
         if entry.lower() == MARKER:
-            kept.append(entry)
+            marker = entry
             next(entries, None)
         elif not entry.lower().startswith(KUBERNETES):
-            kept.append(entry)
-    return kept
+            return entry
+    return marker
 
 
 def read_parameters(query: bytes, names: Collection[str]) -> Parameters:
