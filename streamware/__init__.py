@@ -11,6 +11,7 @@ from .observe import CountingObserver, NullObserver, Observer
 from .preset import wrap
 from .stack import Middleware, Stack
 from .stores.base import Batch, Claim, Head, Log, LogReader, Outcome, ProducerLog, Store, Tombstone
+from .stores.board import Board
 from .stores.memory import MemoryStore
 from .stores.redis import RedisStore
 from .stores.sqlite import SQLiteStore
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 
 __all__ = (
     "Batch",
+    "Board",
     "Claim",
     "ConfigurationError",
     "CountingObserver",
