@@ -15,8 +15,9 @@ from ..observe import Observer
 from ..types import Receive, Scope, Send
 from ..wire import headers
 from ..wire.challenge import Refusal
+from ..wire.denial import Denial, deny
 from .principal import Principal
-from .tickets import MAX_PATH, Tickets, TooManyTickets
+from .tickets import MAX_ORIGIN, MAX_PATH, Tickets, TooManyTickets
 
 MAX_BODY = 4096
 BODY_WAIT = 10.0  # seconds that a request for a ticket may take to arrive
@@ -82,15 +83,13 @@ class TicketEndpoint:
         if body is None:
             return None
         path = _path(body)
-        if path is None or not self._tickets.serves(path):
-            detail = 'The body must be JSON as {"path": "/events"}: where the ticket is to be used.'
-            if path is not None:
-                detail = "No tickets are issued for this path."
-            problem = {"type": "about:blank", "title": "Bad Request", "status": 400, "detail": detail}
-            kind = (b"content-type", b"application/problem+json")
-            await answer(scope, send, 400, msgspec.json.encode(problem), kind, _NO_STORE)
+        origin = headers.combined(scope["headers"], b"origin") or b""
+        if path is None or not self._tickets.serves(path) or len(origin) > MAX_ORIGIN:
+            detail = "No tickets are issued for this path."
+            if path is None:
+                detail = 'The body must be JSON, as {"path": "/events"}: where the ticket is to be used.'
+            await deny(scope, send, Denial(400, "Bad Request", detail))
             return None
-        origin = headers.get(scope["headers"], b"origin") or b""
         try:
             ticket = await self._tickets.issue(principal, token, path=path, origin=origin.decode("latin-1"))
         except TooManyTickets as full:
@@ -134,6 +133,7 @@ def _path(body: bytes) -> str | None:
         return None
     try:
         path = msgspec.json.decode(body, type=TicketRequest).path
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        length = len(path.encode())
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
-    return path if path.startswith("/") and len(path) <= MAX_PATH else None
+    return path if path.startswith("/") and length <= MAX_PATH else None

@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: In bytes: with the longest token, what a ticket stands for fits into a store's item.
 MAX_PATH = 2048
+MAX_ORIGIN = 512
 _TICKET = re.compile(r"[A-Za-z0-9_-]{43}").fullmatch  # 32 random bytes in base64url
 _PARAMETER = re.compile(r"[A-Za-z0-9._~-]+").fullmatch
 _ONCE = bytes(12)  # a nonce need not differ where a key is used once

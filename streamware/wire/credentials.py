@@ -20,7 +20,7 @@ from ..types import RawHeaders, Scope
 from . import headers as raw
 
 #: A credential that is longer is none, in bytes. Verifiers may draw the line lower.
-MAX_CREDENTIAL = 16 * 1024
+MAX_CREDENTIAL = 12 * 1024
 
 #: The subprotocol whose successor in the list is the token.
 MARKER = "bearer"
