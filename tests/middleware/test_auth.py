@@ -25,7 +25,7 @@ from streamware import (
 from streamware.record import KEY, record_of
 from streamware.testing import Connection
 from tests.auth.verifying import ISSUER, SecretVerifier, token_for
-from tests.middleware.auth_site import EVENTSOURCE, ORIGIN, Site, ask, bearer, guarded, refused, seen
+from tests.middleware.auth_asking import EVENTSOURCE, ORIGIN, Site, ask, bearer, guarded, refused, seen
 
 ADA = token_for("ada", ["chat", "files"])
 BOB = token_for("bob")

@@ -13,7 +13,7 @@ from streamware import MemoryStore, ResourceMetadata, Tickets
 from streamware.testing import Connection, WebSocketConnection
 from streamware.wire.credentials import KUBERNETES
 from tests.auth.verifying import token_for
-from tests.middleware.auth_site import Site, guarded
+from tests.middleware.auth_asking import Site, guarded
 
 ADA = token_for("ada")
 HEAD, PAYLOAD, SIGNATURE = ADA.split(".")

@@ -24,7 +24,7 @@ from streamware import (
 from streamware.auth.endpoints import MAX_BODY
 from streamware.testing import Connection, FakeClock
 from tests.auth.verifying import SecretVerifier, token_for
-from tests.middleware.auth_site import EVENTSOURCE, ORIGIN, Site, ask, bearer, guarded, refused, seen, shake
+from tests.middleware.auth_asking import EVENTSOURCE, ORIGIN, Site, ask, bearer, guarded, refused, seen, shake
 
 ADA = token_for("ada")
 PAGE, HOST = ("origin", ORIGIN), ("host", "chat.example")

@@ -9,7 +9,7 @@ import pytest
 from streamware import CountingObserver, VerifierUnavailable
 from streamware.wire.credentials import KUBERNETES
 from tests.auth.verifying import SecretVerifier, token_for
-from tests.middleware.auth_site import ORIGIN, Site, bearer, guarded, refused, seen, shake
+from tests.middleware.auth_asking import ORIGIN, Site, bearer, guarded, refused, seen, shake
 
 ADA = token_for("ada")
 BOB = token_for("bob")
