@@ -23,6 +23,7 @@ from ..observe import Observer
 from ..record import is_followed
 from ..types import Clock, Scope, TimerHandle
 from ..wire.denial import Denial
+from .ending import DRAINING
 from .farewell import Farewell
 from .lookout import Lookout
 from .signals import Listener
@@ -232,7 +233,7 @@ class Drain:
             await self._in_slices(party.part())
         for socket in list(self.sockets):
             self._observer.count("drain.ended", reason="websocket")
-            self._spawn(socket.close())
+            self._spawn(socket.close(DRAINING))
 
     async def _cut_off(self) -> None:
         """End all that is left."""
@@ -241,7 +242,7 @@ class Drain:
             for party in self._parties:
                 self._count_cut_off("stream", await self._in_slices(party.cut_off()))
             farewells = [
-                Farewell(lookout, lookout.pulse, self.retry()).say()
+                Farewell(lookout, lookout.pulse, DRAINING, self.retry()).say()
                 for lookout in list(self.responses)
                 if lookout.pulse is not None and not is_followed(lookout.scope)
             ]

@@ -127,7 +127,7 @@ class Lookout:
         """The app's ``send`` once it was told. An app that does nothing but send has to learn of it here, whatever the
         server's version of the specification says: else it would hold the worker's end up."""
         await asyncio.sleep(0)
-        raise ClientGone("the response was ended, for this worker is leaving")
+        raise ClientGone("the response was ended in the app's place")
 
     def forgives(self, error: Exception) -> bool:
         """Whether what the app raised says no more than what it was told."""

@@ -18,6 +18,7 @@ from ..wire import headers
 from ..wire.cursor import parse_cursor, stream_tag
 from .direct import Ticks
 from .drain import Terms
+from .ending import DRAINING
 from .options import CANCEL_WAIT, Options
 from .response import STREAM_PARAMETER
 
@@ -143,7 +144,7 @@ class Worker:
             return
         if self.over:
             if reader.log.outcome is None:
-                reader.end("draining")
+                reader.end(DRAINING)
         elif reader.may_part:
             reader.part(self.terms.retry())
 
@@ -162,7 +163,7 @@ class Worker:
                 yield
         for reader in [reader for readers in list(self._readers.values()) for reader in readers]:
             if terms.concerns(reader.scope) and reader.log.outcome is None:  # another worker goes on producing it
-                reader.end("draining")
+                reader.end(DRAINING)
                 yield
 
     def is_needed(self, scope: Scope) -> bool:
