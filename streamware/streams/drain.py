@@ -24,7 +24,6 @@ from ..record import is_followed
 from ..types import Clock, Scope, TimerHandle
 from ..wire.denial import Denial
 from .ending import DRAINING
-from .farewell import Farewell
 from .lookout import Lookout
 from .signals import Listener
 from .websocket_watch import WebSocketWatch
@@ -242,9 +241,10 @@ class Drain:
             for party in self._parties:
                 self._count_cut_off("stream", await self._in_slices(party.cut_off()))
             farewells = [
-                Farewell(lookout, lookout.pulse, DRAINING, self.retry()).say()
+                farewell
                 for lookout in list(self.responses)
-                if lookout.pulse is not None and not is_followed(lookout.scope)
+                if not is_followed(lookout.scope)
+                and (farewell := lookout.dismiss(DRAINING, self.retry())) is not None
             ]
             self._count_cut_off("response", sum(await asyncio.gather(*farewells)))
         finally:

@@ -13,13 +13,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import TYPE_CHECKING
 
 from ..types import Message
 from ..wire.boundary import LineBoundary
 from .ending import Ending
-from .lookout import Lookout
 from .pulse import ResponsePulse
 from .servers import cuts_visibly
+
+if TYPE_CHECKING:
+    from .lookout import Lookout
 
 logger = logging.getLogger("streamware.drain")
 

@@ -16,7 +16,7 @@ import logging
 import msgspec
 
 from ..exceptions import StoreUnavailable
-from ..record import record_of
+from ..record import record_of, tenure_of
 from ..stores.base import Batch, Log, Outcome
 from ..types import Message, Scope, Send
 from ..wire import sse
@@ -28,6 +28,7 @@ from .options import DISCARD_WAIT, PACE_SECONDS, Options
 from .producer import Producer
 from .response import error_block
 from .servers import accepts_without_limit, cuts_visibly
+from .tenure import Tenure
 from .worker import Worker
 
 logger = logging.getLogger("streamware.resume")
@@ -37,8 +38,9 @@ class Reader:
     """Follows ``log`` from behind event ``after`` over one connection."""
 
     __slots__ = (
-        "_ahead", "_allowance", "_direct", "_due", "_ending", "_inbound", "_is_ending", "_limitless", "_options", "_paced", "_place",
-        "_retry", "_send", "_within", "_worker", "eventsource_like", "log", "preface", "producer", "scope", "start",
+        "_ahead", "_allowance", "_direct", "_due", "_ending", "_inbound", "_is_ending", "_limitless", "_options",
+        "_paced", "_place", "_retry", "_send", "_within", "_worker", "eventsource_like", "log", "preface", "producer",
+        "scope", "start",
     )  # fmt: skip
 
     def __init__(
@@ -85,6 +87,10 @@ class Reader:
         self._is_ending, self._ending, self._retry = True, ending, retry
         self._place.close()
         self._go_on()
+
+    def dismiss(self, ending: Ending, retry: int) -> None:
+        """As ``tenure.Party``: the log goes on, and can be read on by whoever may."""
+        self.end(ending, retry)
 
     @property
     def may_part(self) -> bool:
@@ -177,6 +183,9 @@ class Reader:
         record = record_of(self.scope)
         if record is not None:
             record.followed = follows
+        tenure = tenure_of(self.scope)
+        if isinstance(tenure, Tenure):
+            tenure.follow(self if follows else None)
 
     async def _pass_on(self, batch: Batch) -> bool:
         """Send what was read. True where that was the last of it."""

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Coroutine
+from typing import Any
 
 from ..types import Message, Receive, Scope, Send
 from .ending import Ending
@@ -71,6 +73,14 @@ class WebSocketWatch:
     def forgives(self, error: Exception) -> bool:
         """Whether what the app raised says no more than what it was told."""
         return self.ending is not None and is_disconnect(error)
+
+    def dismiss(self, ending: Ending, retry: int) -> Coroutine[Any, Any, None]:
+        """As ``tenure.Party``; a WebSocket's client is not told when to come back."""
+        return self.close(ending)
+
+    def warn(self, event: bytes) -> bool:
+        """As ``tenure.Party``: no client of a WebSocket is told of what it does not expect."""
+        return True
 
     async def close(self, ending: Ending) -> None:
         """Close the connection, and tell the app."""
