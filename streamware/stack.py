@@ -150,9 +150,7 @@ class Stack:
                 for kind in ours.scope_types
                 if any(inner.selection.everything and kind in inner.scope_types for inner in own[place + 1 :])
             )
-            if ours.drains is not None:
-                for within in own[place + 1 :]:
-                    within.drained_by(ours.drains)
+            ours.encloses(own[place + 1 :])
         self._hooks = [ours for ours in own if isinstance(ours, Lifecycle)]
         for outer, inner in pairwise([None, *(layer.own for layer in layers)]):
             if inner is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -25,7 +25,7 @@ from ..streams.websocket_watch import WebSocketWatch
 from ..types import ASGIApp, Clock, Message, RawHeaders, Receive, Scope, Send
 from ..wire import headers
 from ..wire.denial import EVENT_STREAM, deny, deny_websocket, is_eventsource_like
-from .base import WatchingMiddleware
+from .base import BaseMiddleware, WatchingMiddleware
 
 
 class DrainMiddleware(WatchingMiddleware):
@@ -128,6 +128,10 @@ class DrainMiddleware(WatchingMiddleware):
     @property
     def drains(self) -> Drain:
         return self._drain
+
+    def encloses(self, within: Sequence[BaseMiddleware]) -> None:
+        for inner in within:
+            inner.drained_by(self._drain)
 
     @property
     def frameless(self) -> bool:

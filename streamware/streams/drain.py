@@ -243,8 +243,7 @@ class Drain:
             farewells = [
                 farewell
                 for lookout in list(self.responses)
-                if not is_followed(lookout.scope)
-                and (farewell := lookout.dismiss(DRAINING, self.retry())) is not None
+                if not is_followed(lookout.scope) and (farewell := lookout.dismiss(DRAINING, self.retry())) is not None
             ]
             self._count_cut_off("response", sum(await asyncio.gather(*farewells)))
         finally:

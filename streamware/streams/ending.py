@@ -9,7 +9,7 @@ Rules:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -70,6 +70,26 @@ DRAINING = Ending(
     code_allowed=RESTART_CODE_ALLOWED,
     close_reason="service restart",
     spares=True,  # the process is about to end anyway
+)
+
+AUTH_EXPIRED = Ending(
+    reason="auth-expired",
+    text="The stream did not complete: the token that it was asked for with holds no longer.",
+    event="auth-expired",
+    code=3000,  # Unauthorized
+    code_allowed=3000,
+    close_reason="token expired",
+)
+
+AUTH_REFUSED = replace(AUTH_EXPIRED, reason="auth-refused", close_reason="token refused")
+
+DISCONNECTED = Ending(
+    reason="disconnected",
+    text="The stream did not complete: its user was disconnected.",
+    event="disconnected",
+    code=3003,  # Forbidden: with the same login it is no use to come back
+    code_allowed=3003,
+    close_reason="disconnected",
 )
 
 SUPERSEDED = Ending(

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Coroutine, Mapping
 from typing import Any, Protocol
 
+from ..types import Scope
 from .ending import Ending
 from .timers import Timer
 
@@ -49,8 +50,19 @@ class Warns(Party, Protocol):
         ...
 
 
+class Stops(Protocol):
+    """Runs streams that outlive connections."""
+
+    def stop_all_of(self, who: str) -> int:
+        """Stop what ``who`` has started; how many."""
+        ...
+
+
 class Term(Protocol):
     """All tenures of a worker, as one of them needs to know them: ``tenures.Tenures``."""
+
+    def join(self, stops: Stops) -> None:
+        """``stops`` has streams of holders that go on without a connection."""
 
     def held(self, tenure: Tenure) -> None:
         """It is a stream, or an open WebSocket."""
@@ -63,17 +75,19 @@ class Term(Protocol):
 
 
 class Tenure:
-    """One connection's. ``holder``, ``token``: who asks, and with what (kept only where it will be asked for again).
-    ``epoch``: of the disconnects when it began. ``ends``, ``warns``, ``checked``: when it ends, when its client is
-    warned, when its token is looked at again."""
+    """One connection's. ``holder``, ``token``: who asks, and with what; "" where the verifier is not to be asked again.
+    ``epoch``: of the disconnects when the request came. Once it is held: ``who``, by which disconnects know the holder,
+    "" for nobody; ``began``, ``ends``, ``warns``, ``checked``: when it was, when it ends, when its client is warned,
+    and when its token is looked at again."""
 
     __slots__ = (
-        "_connection", "_reader", "_term", "checked", "ends", "epoch", "holder", "is_held", "timer", "token", "warns",
-        "who",
+        "_connection", "_reader", "began", "checked", "ends", "epoch", "holder", "is_held", "scope", "term", "timer",
+        "token", "warns", "who",
     )  # fmt: skip
 
-    def __init__(self, term: Term, holder: Holder, token: str, epoch: int) -> None:
-        self._term = term
+    def __init__(self, term: Term, scope: Scope, holder: Holder, token: str, epoch: int) -> None:
+        self.term = term
+        self.scope = scope
         self.holder = holder
         self.token = token
         self.epoch = epoch
@@ -96,9 +110,10 @@ class Tenure:
         if not self.is_held:
             self.is_held = True
             self.timer: Timer | None = None
-            self.who = b""
+            self.who = ""
+            self.began = 0.0
             self.ends = self.warns = self.checked = INFINITY
-            self._term.held(self)
+            self.term.held(self)
 
     def release(self) -> None:
         """The call has ended. Harmless where it was never held, and twice."""
@@ -107,13 +122,13 @@ class Tenure:
             if self.timer is not None:
                 self.timer.cancel()
                 self.timer = None
-            self._term.released(self)
+            self.term.released(self)
 
     def fire(self) -> None:
         """Its timer has."""
         self.timer = None
         if self.is_held:
-            self._term.due(self)
+            self.term.due(self)
 
     @property
     def next(self) -> float:

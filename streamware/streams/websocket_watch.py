@@ -27,12 +27,12 @@ class WebSocketWatch:
     """One connection, from its handshake to its end. ``open``: it is accepted, and neither side has closed. ``ending``:
     why it was closed in the app's place."""
 
-    __slots__ = ("_inner_receive", "_inner_send", "_listener", "ending", "open", "scope")
+    __slots__ = ("_inner_receive", "_listener", "ending", "inner_send", "open", "scope")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
         self._inner_receive = receive
-        self._inner_send = send
+        self.inner_send = send
         self._listener: asyncio.Task[object] | None = None
         self.ending: Ending | None = None
         self.open = False
@@ -66,9 +66,13 @@ class WebSocketWatch:
         kind = message["type"]
         if kind in ("websocket.close", "websocket.http.response.start"):
             self.open = False
-        await self._inner_send(message)
+        await self.inner_send(message)
         if kind == "websocket.accept":
             self.open = True
+            self.opened()
+
+    def opened(self) -> None:
+        """The app has accepted the connection."""
 
     def forgives(self, error: Exception) -> bool:
         """Whether what the app raised says no more than what it was told."""
@@ -97,7 +101,7 @@ class WebSocketWatch:
         # Whatever the server makes of it (a client that leaves just now, buffers that are full), the app is told.
         with contextlib.suppress(Exception):
             async with asyncio.timeout(CLOSE_WAIT):
-                await self._inner_send(
+                await self.inner_send(
                     {
                         "type": "websocket.close",
                         "code": ending.close_code(self.scope),

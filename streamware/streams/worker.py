@@ -20,6 +20,7 @@ from .direct import Ticks
 from .drain import Terms
 from .ending import DRAINING
 from .options import CANCEL_WAIT, Options
+from .owner import who as who_is
 from .response import STREAM_PARAMETER
 
 if TYPE_CHECKING:
@@ -187,6 +188,17 @@ class Worker:
         ]:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.sleep(0)  # ``producers`` is told by the tasks' callbacks
+
+    # -- as ``tenure.Stops``
+
+    def stop_all_of(self, who: str) -> int:
+        stopped = 0
+        for producer in list(self.producers):
+            principal = producer.identity.principal
+            if principal is not None and who_is(principal) == who and producer.log is not None:
+                producer.stop()
+                stopped += 1
+        return stopped
 
     # -- the end
 
