@@ -149,6 +149,7 @@ class Stack:
                 kind
                 for kind in ours.scope_types
                 if any(inner.selection.everything and kind in inner.scope_types for inner in own[place + 1 :])
+                and not any(inner.needs_record for inner in own[place:])
             )
             ours.encloses(own[place + 1 :])
         self._hooks = [ours for ours in own if isinstance(ours, Lifecycle)]
