@@ -10,6 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import ClassVar, Protocol, runtime_checkable
 
+from ..auth.principal import Principal
 from ..exceptions import ConfigurationError
 from ..paths import PathSelection, path_within_mount
 from ..record import KEY, TENURE, Record
@@ -50,6 +51,22 @@ class Lifecycle(Protocol):
 
     async def aclose(self) -> None:
         """Release resources. After the wrapped app's own shutdown."""
+
+
+@runtime_checkable
+class LetsIn(Protocol):
+    """Implemented by middlewares that authenticate. A ``Stack`` passes on to these what it is asked for."""
+
+    def let_in(self, scope: Scope) -> bool:
+        """Whether the connection of ``scope`` has come through it."""
+        ...
+
+    async def disconnect(self, principal: Principal, *, issued_before: float | None = None, stop: bool = False) -> None:
+        """End all streams and WebSockets of ``principal``."""
+
+    async def reauthenticate(self, scope: Scope, token: str) -> Principal:
+        """Let a connection go on with a newer token."""
+        ...
 
 
 class Watch(Protocol):

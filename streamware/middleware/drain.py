@@ -20,7 +20,7 @@ from ..record import record_of
 from ..streams.drain import Drain, Phase, worker_leaves
 from ..streams.inbound import Inbound
 from ..streams.options import DISCARD_WAIT
-from ..streams.pulse import COMMENT, INFINITY, PulseOptions
+from ..streams.pulse import INFINITY, looks_only
 from ..streams.websocket_watch import WebSocketWatch
 from ..types import ASGIApp, Clock, Message, RawHeaders, Receive, Scope, Send
 from ..wire import headers
@@ -90,16 +90,7 @@ class DrainMiddleware(WatchingMiddleware):
         self._drain.on_phase = self._phase_changed
         self.patience = deadline
         #: What it looks out for on a connection, where nobody directly within does that for it.
-        self.options = PulseOptions(
-            interval=INFINITY,
-            event=COMMENT,
-            ndjson=False,
-            text=None,
-            idle_timeout=INFINITY,
-            observer=observer,
-            clock=clock,
-            under_way=self._drain.responses,
-        )
+        self.options = looks_only(self._drain.responses, clock=clock, observer=observer)
 
     # -- by hand
 

@@ -11,9 +11,10 @@ Rules:
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -24,6 +25,7 @@ logger = logging.getLogger("streamware.auth")
 
 TOPIC = "streamware-disconnect"
 REMEMBERED = 4096
+TRY_AGAIN = 5.0  # seconds
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -48,6 +50,8 @@ class Disconnects:
         self._latest: OrderedDict[str, tuple[int, Order]] = OrderedDict()
         self._floor = 0  # orders up to this epoch may be forgotten
         self._end: Callable[[], None] | None = None
+        self._started = board is None
+        self._starting = False
         self.epoch = 0
 
     async def startup(self) -> None:
@@ -55,15 +59,37 @@ class Disconnects:
 
         :raises StoreError: the board cannot be had.
         """
-        if self._board is not None and self._end is None:
-            self._end = self._board.listen(TOPIC, self._heard)
+        if self._board is not None and not self._started:
+            if self._end is None:
+                self._end = self._board.listen(TOPIC, self._heard)
             await self._board.start()
+            self._started = True
 
-    def close(self) -> None:
-        """Listen no more."""
+    @property
+    def listens(self) -> bool:
+        """Whether orders of other workers are heard, or will be soon."""
+        return self._started or self._starting
+
+    async def try_startup(self) -> None:
+        """Listen, if that can be done now; else do not ``listens``, some seconds later."""
+        self._starting = True
+        try:
+            await self.startup()
+        except StoreError:
+            logger.warning("disconnects of other workers are not heard for now", exc_info=True)
+            await asyncio.sleep(TRY_AGAIN)
+        finally:
+            self._starting = False
+
+    async def aclose(self) -> None:
+        """Listen no more, and close the board, where it can be closed. A store that others use is closed once."""
+        close: Callable[[], Awaitable[None]] | None = getattr(self._board, "aclose", None)
+        self._started = self._board is None
         if self._end is not None:
             self._end()
             self._end = None
+        if close is not None:
+            await close()
 
     async def announce(self, order: Order) -> None:
         """Have ``order`` heard in every worker, here before this returns, and whether or not the board can be had.

@@ -82,6 +82,20 @@ class PulseOptions:
         return found
 
 
+def looks_only(under_way: set[Lookout], *, clock: Clock, observer: Observer) -> PulseOptions:
+    """For one who sends no heartbeats, and may want to end responses."""
+    return PulseOptions(
+        interval=INFINITY,
+        event=COMMENT,
+        ndjson=False,
+        text=None,
+        idle_timeout=INFINITY,
+        observer=observer,
+        clock=clock,
+        under_way=under_way,
+    )
+
+
 class Pulse:
     """The timer of one connection, and the gate that keeps heartbeats and the app's messages apart."""
 

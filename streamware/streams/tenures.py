@@ -14,7 +14,8 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..observe import Observer
@@ -41,13 +42,15 @@ RETRY = 3.0
 
 
 class Tenures:
-    """See the module. ``asks``: looks at a token again."""
+    """See the module. ``asks``: looks at a token again. ``codes``: what WebSockets are closed with in place of a usual
+    code."""
 
     def __init__(
-        self, expiry: Expiry, *, board: Board | None, asks: Asks, clock: Clock, observer: Observer,
-        wall: Callable[[], float] = time.time,
+        self, expiry: Expiry, *, board: Board | None, asks: Asks, codes: Mapping[int, int], clock: Clock,
+        observer: Observer, wall: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
         self.expiry = expiry
+        self._codes = codes
         self.disconnects = Disconnects(board, self._obey)
         self._clock = clock
         self._wall = wall
@@ -60,18 +63,26 @@ class Tenures:
         self._task: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[object]] = set()
 
+    async def startup(self) -> None:
+        """Listen to other workers. Idempotent; begun with the first stream where nobody has.
+
+        :raises StoreError: the board cannot be had.
+        """
+        await self.disconnects.startup()
+
     async def aclose(self) -> None:
         """Listen to nobody any more, and leave no task."""
-        self.disconnects.close()
         tasks = [*self._tasks, *self._revalidation.tasks]
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        await self.disconnects.aclose()
 
     async def serve(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, holder: Holder, token: str) -> None:
         """Run ``app`` for a connection of ``holder``. ``scope`` is a copy, to be written to."""
-        tenure = Tenure(self, scope, holder, token, self.disconnects.epoch)
+        shown = "" if self.expiry.revalidate is None else token
+        tenure = Tenure(self, scope, holder, shown, self.disconnects.epoch)
         scope[TENURE] = tenure
         try:
             if scope["type"] != "websocket":
@@ -97,6 +108,8 @@ class Tenures:
         holder = tenure.holder
         if not _on_asyncio():
             return  # trio: nothing is ended there
+        if not self.disconnects.listens:
+            self._spawn(self.disconnects.try_startup())  # a server without a lifespan, as daphne
         if holder.issuer or holder.subject:
             tenure.who = who(named(holder.issuer, holder.subject))
             self._of.setdefault(tenure.who, set()).add(tenure)
@@ -194,6 +207,9 @@ class Tenures:
             return
         tenure.release()
         self._observer.count("auth.ended", reason=ending.reason)
+        code = self._codes.get(ending.code, ending.code)
+        if code != ending.code:
+            ending = replace(ending, code=code, code_allowed=code)
         self._ending.append((tenure, ending))
         if self._task is None or self._task.done():
             self._task = self._spawn(self._end_all())
