@@ -9,7 +9,7 @@ import pytest
 
 from streamware import Expiry
 from streamware.testing import settle
-from tests.middleware.auth_site import KINDS, LIFE, WAYS, Chat, Worker
+from tests.middleware.auth_site import KINDS, LIFE, WAYS, AuthConnection, Chat, Worker
 from tests.middleware.resume_site import EVENTSOURCE, READER, body, plain, start
 
 SERVERS = ["uvicorn", "hypercorn", "daphne", "granian"]
@@ -279,9 +279,7 @@ async def test_an_eventsource_is_warned_and_then_ended(way: str) -> None:
     async with Worker(way=way, expiry=WARN) as worker:
         connection, run = await worker.streaming("eventsource", worker.desk.issue(), "a")
         await worker.clock.advance(LIFE - 30)
-        expected = [] if way == "lone" else ["auth-expiring"]  # without heartbeats or drain inside, see below
-        expected = ["auth-expiring"]
-        assert connection.controls == expected
+        assert connection.controls == ["auth-expiring"]
         assert connection._all_events()[-1].data == '{"seconds":30}'
         assert not connection.returned
         await run.say("b")
@@ -408,8 +406,10 @@ async def test_a_client_that_leaves_first_is_forgotten() -> None:
         connection.drop()
         await connection.finished()
         await asyncio.wait_for(run.disconnected.wait(), 5)
-        assert worker.clock.timers == 0
+        await run.put(None)
+        await worker.clock.advance(LIFE)
         assert not worker.auth._tenures._of
+        assert worker.observer.total("auth.ended") == 0
 
 
 # -- who is anonymous
@@ -418,10 +418,7 @@ async def test_a_client_that_leaves_first_is_forgotten() -> None:
 async def test_the_anonymous_are_not_ended_but_by_age() -> None:
     for max_age in (None, 60.0):
         async with Worker(expiry=Expiry(max_age=max_age, jitter=0), optional=["/open"]) as worker:
-            given = [*READER.items()]
-            from tests.middleware.auth_site import AuthConnection
-
-            connection = AuthConnection(worker.app, path="/open", headers=given)
+            connection = AuthConnection(worker.app, path="/open", headers=READER)
             worker.connections.append(connection)
             connection.open()
             run = await worker.stage.run()
@@ -451,12 +448,14 @@ async def test_a_websocket_is_closed_and_the_app_told(way: str, server: str) -> 
 
 
 async def test_the_close_code_is_the_one_that_refusals_have() -> None:
-    async with Worker(Chat(), close_codes={401: 4401}) as worker:
-        async with worker.websocket(worker.desk.issue()) as connection:
-            await connection.start()
-            await worker.clock.advance(LIFE)
-            assert await connection.closing() == 4401
-            await connection.finished()
+    async with (
+        Worker(Chat(), close_codes={401: 4401}) as worker,
+        worker.websocket(worker.desk.issue()) as connection,
+    ):
+        await connection.start()
+        await worker.clock.advance(LIFE)
+        assert await connection.closing() == 4401
+        await connection.finished()
 
 
 async def test_a_websocket_that_is_not_accepted_yet_is_left_alone() -> None:
