@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 import msgspec
 
@@ -60,19 +61,23 @@ class Disconnects:
         :raises StoreError: the board cannot be had.
         """
         if self._board is not None and not self._started:
-            if self._end is None:
-                self._end = self._board.listen(TOPIC, self._heard)
+            self._listen(self._board)
             await self._board.start()
             self._started = True
 
-    @property
-    def listens(self) -> bool:
-        """Whether orders of other workers are heard, or will be soon."""
-        return self._started or self._starting
-
-    async def try_startup(self) -> None:
-        """Listen, if that can be done now; else do not ``listens``, some seconds later."""
+    def begin(self) -> Coroutine[Any, Any, None] | None:
+        """Listen at once where nobody has done so; what is returned is to be awaited, in a task."""
+        if self._board is None or self._started or self._starting:
+            return None
         self._starting = True
+        self._listen(self._board)
+        return self._start()
+
+    def _listen(self, board: Board) -> None:
+        if self._end is None:
+            self._end = board.listen(TOPIC, self._heard)
+
+    async def _start(self) -> None:
         try:
             await self.startup()
         except StoreError:

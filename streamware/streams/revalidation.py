@@ -87,7 +87,7 @@ class Revalidation:
             return
         answer = await self.answer(held[0], token)
         if answer is None:
-            self._observer.count("auth.revalidated", reason="unknown")
+            self._observer.count("auth.revalidated", reason="unavailable")
             return
         for tenure in held:
             if not tenure.is_held or tenure.token != token:

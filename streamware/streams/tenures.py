@@ -108,8 +108,9 @@ class Tenures:
         holder = tenure.holder
         if not _on_asyncio():
             return  # trio: nothing is ended there
-        if not self.disconnects.listens:
-            self._spawn(self.disconnects.try_startup())  # a server without a lifespan, as daphne
+        listening = self.disconnects.begin()  # a server without a lifespan, as daphne
+        if listening is not None:
+            self._spawn(listening)
         if holder.issuer or holder.subject:
             tenure.who = who(named(holder.issuer, holder.subject))
             self._of.setdefault(tenure.who, set()).add(tenure)
@@ -154,7 +155,7 @@ class Tenures:
         None, and nothing is changed, where the verifier cannot tell."""
         answer = await self._revalidation.answer(tenure, token)
         if answer is None:
-            self._observer.count("auth.reauthenticated", reason="unknown")
+            self._observer.count("auth.reauthenticated", reason="unavailable")
             return None
         refused = answer.renew(tenure.scope, tenure.holder)
         self._observer.count("auth.reauthenticated", reason=refused or "good")
