@@ -22,6 +22,7 @@ from .stores.memory import MemoryStore
 from .stores.redis import RedisStore
 from .stores.sqlite import SQLiteStore
 from .streams.current import CurrentStream, Usage, current_stream
+from .streams.expiry import Expiry
 from .wire.cors import CORSOptions
 from .wire.transport import HSTSOptions
 
@@ -38,6 +39,7 @@ __all__ = (
     "CountingObserver",
     "CurrentStream",
     "DrainMiddleware",
+    "Expiry",
     "HSTSOptions",
     "Head",
     "HeartbeatMiddleware",

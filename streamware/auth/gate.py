@@ -66,16 +66,17 @@ class Gate:
             self._report(error)
             return None
 
-    async def identify(self, scope: Scope, credential: Credential | None) -> Principal | Refusal:
-        """Who shows this credential, or none."""
+    async def identify(self, scope: Scope, credential: Credential | None) -> tuple[Principal, str] | Refusal:
+        """Who shows this credential, or none, and the token that it is, or stands for; "" where there is none."""
         if credential is None:
             path = path_within_mount(scope)
             if self._requirements.is_optional(path):
-                return self.anonymous()
+                return self.anonymous(), ""
             return Refusal(401, absent(scope), scopes=tuple(sorted(self._requirements.of(path))))
         if credential.source == TICKET and self._tickets is not None:
             return await self._redeem(self._tickets, scope, credential.text)
-        return await self._verify(scope, credential.text)
+        found = await self.verify(scope, credential.text)
+        return found if isinstance(found, Refusal) else (found, credential.text)
 
     def judge(self, scope: Scope, principal: Principal, credential: Credential | None) -> Refusal | None:
         """Why a known principal may not do what it asks for; None where it may."""
@@ -94,7 +95,8 @@ class Gate:
             return Refusal(403, "scope", INSUFFICIENT_SCOPE, tuple(sorted(needed)))
         return None
 
-    async def _verify(self, scope: Scope, token: str) -> Principal | Refusal:
+    async def verify(self, scope: Scope, token: str) -> Principal | Refusal:
+        """Whose ``token`` is, as the verifier says."""
         if not is_printable(token):
             return Refusal(401, "malformed", INVALID_TOKEN)
         client = scope.get("client")
@@ -109,7 +111,7 @@ class Gate:
             self._report(error)
             return Refusal(401, "verifier_failed", INVALID_TOKEN)
 
-    async def _redeem(self, tickets: Tickets, scope: Scope, ticket: str) -> Principal | Refusal:
+    async def _redeem(self, tickets: Tickets, scope: Scope, ticket: str) -> tuple[Principal, str] | Refusal:
         origin = headers.combined(scope["headers"], b"origin")
         site = headers.combined(scope["headers"], b"sec-fetch-site")
         try:
@@ -123,13 +125,13 @@ class Gate:
             return Refusal(401, refused.reason, INVALID_TOKEN)
         except StoreError:
             return Refusal(503, "ticket_store", retry_after=STORE_RETRY)
-        found = self.recall(Credential(token, TICKET)) or await self._verify(scope, token)
+        found = self.recall(Credential(token, TICKET)) or await self.verify(scope, token)
         if isinstance(found, Refusal):
             return found
         if not await tickets.still_good(found):
             return Refusal(401, "revoked", INVALID_TOKEN)
         self._observer.count("auth.ticket", reason="redeemed")
-        return found
+        return found, token
 
     def _report(self, error: Exception) -> None:
         # Without its text, which may quote the token.
