@@ -3,6 +3,13 @@
 The names below are the public ones; ``streamware.testing`` is public too, for tests.
 """
 
+from .auth.adapter import AuthlibVerifier
+from .auth.fetch import Fetch, FetchError, FetchRequest, FetchResponse, HTTPFetch
+from .auth.introspection import IntrospectionVerifier
+from .auth.issuers import IssuerVerifier
+from .auth.jwt import JWTVerifier
+from .auth.principal import AnonymousPrincipal, Principal
+from .auth.verifier import TokenRefused, Verifier, VerifierUnavailable
 from .exceptions import ConfigurationError, StoreError, StoreFull, StoreUnavailable, StreamwareError
 from .middleware.drain import DrainMiddleware
 from .middleware.heartbeat import HeartbeatMiddleware
@@ -19,14 +26,24 @@ from .streams.current import CurrentStream, Usage, current_stream
 __version__ = "0.1.0"
 
 __all__ = (
+    "AnonymousPrincipal",
+    "AuthlibVerifier",
     "Batch",
     "Claim",
     "ConfigurationError",
     "CountingObserver",
     "CurrentStream",
     "DrainMiddleware",
+    "Fetch",
+    "FetchError",
+    "FetchRequest",
+    "FetchResponse",
+    "HTTPFetch",
     "Head",
     "HeartbeatMiddleware",
+    "IntrospectionVerifier",
+    "IssuerVerifier",
+    "JWTVerifier",
     "Log",
     "LogReader",
     "MemoryStore",
@@ -34,6 +51,7 @@ __all__ = (
     "NullObserver",
     "Observer",
     "Outcome",
+    "Principal",
     "ProducerLog",
     "RedisStore",
     "ResumeMiddleware",
@@ -44,8 +62,11 @@ __all__ = (
     "StoreFull",
     "StoreUnavailable",
     "StreamwareError",
+    "TokenRefused",
     "Tombstone",
     "Usage",
+    "Verifier",
+    "VerifierUnavailable",
     "__version__",
     "current_stream",
     "wrap",
