@@ -18,7 +18,7 @@ from ..record import record_of
 from ..types import Scope
 from ..wire import cross_origin, headers
 from ..wire.challenge import INSUFFICIENT_SCOPE, INVALID_TOKEN, Refusal
-from ..wire.credentials import COOKIE, TICKET, Credential, is_printable
+from ..wire.credentials import COOKIE, HEADER, TICKET, Credential, is_printable
 from ..wire.origins import OriginSet
 from .endpoints import STORE_RETRY
 from .principal import Principal
@@ -63,7 +63,7 @@ class Gate:
         try:
             return self.verifier.recall(credential.text)
         except Exception as error:
-            self._report(error)
+            self._report("The verifier", error)
             return None
 
     async def identify(self, scope: Scope, credential: Credential | None) -> tuple[Principal, str] | Refusal:
@@ -108,7 +108,7 @@ class Gate:
             # Not all at once, when it is back.
             return Refusal(503, away.reason, retry_after=away.retry_after * random.uniform(1.0, 1.5))
         except Exception as error:
-            self._report(error)
+            self._report("The verifier", error)
             return Refusal(401, "verifier_failed", INVALID_TOKEN)
 
     async def _redeem(self, tickets: Tickets, scope: Scope, ticket: str) -> tuple[Principal, str] | Refusal:
@@ -125,18 +125,24 @@ class Gate:
             return Refusal(401, refused.reason, INVALID_TOKEN)
         except StoreError:
             return Refusal(503, "ticket_store", retry_after=STORE_RETRY)
-        found = self.recall(Credential(token, TICKET)) or await self.verify(scope, token)
+        # Verified as if it came in the header: what became of it since the ticket was issued shows here.
+        found = self.recall(Credential(token, HEADER)) or await self.verify(scope, token)
         if isinstance(found, Refusal):
             return found
-        if not await tickets.still_good(found):
+        try:
+            good = await tickets.still_good(found)
+        except Exception as error:
+            self._report("Tickets' revoked=", error)
+            return Refusal(503, "revocation", retry_after=STORE_RETRY)
+        if not good:
             return Refusal(401, "revoked", INVALID_TOKEN)
         self._observer.count("auth.ticket", reason="redeemed")
         return found, token
 
-    def _report(self, error: Exception) -> None:
+    def _report(self, what: str, error: Exception) -> None:
         # Without its text, which may quote the token.
         where = "".join(traceback.format_tb(error.__traceback__))
-        logger.error("The verifier raised %s, which lets nobody in:\n%s", type(error).__qualname__, where)
+        logger.error("%s raised %s, which lets nobody in:\n%s", what, type(error).__qualname__, where)
 
 
 def absent(scope: Scope) -> str:
