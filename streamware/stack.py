@@ -229,12 +229,12 @@ class Stack:
         :raises ConfigurationError: there is no ``AuthMiddleware`` here.
         :raises TokenRefused: the token is not good for that.
         :raises VerifierUnavailable: that cannot be told now.
-        :raises ValueError: ``scope`` has not come through here.
+        :raises ValueError: ``scope`` has not come through here, or its connection has ended.
         """
         for ours in self._doors():
             if ours.let_in(scope):
                 return await ours.reauthenticate(scope, token)
-        raise ValueError("the scope has not come through an AuthMiddleware of this Stack")
+        raise ValueError("the scope has not come through an AuthMiddleware of this Stack, or its connection has ended")
 
     def _doors(self) -> list[LetsIn]:
         doors: list[LetsIn] = [ours for ours in self._own if isinstance(ours, LetsIn)]

@@ -34,7 +34,7 @@ from ..streams.expiry import Expiry, OnExpiry, expiry_of
 from ..streams.inbound import Inbound, has_no_body
 from ..streams.options import DISCARD_WAIT
 from ..streams.pulse import looks_only
-from ..streams.tenure import Tenure
+from ..streams.tenure import OVER, Tenure
 from ..streams.tenures import Tenures
 from ..types import ASGIApp, Clock, Message, Receive, Scope, Send
 from ..wire import credentials, headers
@@ -173,9 +173,9 @@ class AuthMiddleware(WatchingMiddleware):
     # -- those who are in
 
     def let_in(self, scope: Scope) -> bool:
-        """Whether the connection of ``scope`` has come through here."""
+        """Whether the connection of ``scope`` has come through here, and is open."""
         tenure = tenure_of(scope)
-        return isinstance(tenure, Tenure) and tenure.term is self._tenures
+        return isinstance(tenure, Tenure) and tenure.term is self._tenures and tenure.scope is not OVER
 
     async def disconnect(self, principal: Principal, *, issued_before: float | None = None, stop: bool = False) -> None:
         """End all streams and WebSockets of ``principal``, by its issuer and subject, in every worker that shares the
@@ -197,11 +197,11 @@ class AuthMiddleware(WatchingMiddleware):
         :raises TokenRefused: it is not good, another principal's, or does not allow what the path asks for. The
             connection goes on as it was.
         :raises VerifierUnavailable: that cannot be told now. The connection goes on as it was.
-        :raises ValueError: ``scope`` has not come through here.
+        :raises ValueError: ``scope`` has not come through here, or its connection has ended.
         """
         tenure = tenure_of(scope)
         if not isinstance(tenure, Tenure) or not self.let_in(scope):
-            raise ValueError("the scope has not come through this AuthMiddleware")
+            raise ValueError("the scope has not come through this AuthMiddleware, or its connection has ended")
         principal = await Again(self._gate).renew(tenure.scope, tenure.holder, token)
         self._observer.count("auth.reauthenticated", reason="good")
         self._tenures.renew(tenure, token)

@@ -58,7 +58,7 @@ class LetsIn(Protocol):
     """Implemented by middlewares that authenticate. A ``Stack`` passes on to these what it is asked for."""
 
     def let_in(self, scope: Scope) -> bool:
-        """Whether the connection of ``scope`` has come through it."""
+        """Whether the connection of ``scope`` has come through it, and is open."""
         ...
 
     async def disconnect(self, principal: Principal, *, issued_before: float | None = None, stop: bool = False) -> None:

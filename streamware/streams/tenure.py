@@ -24,6 +24,10 @@ INFINITY = float("inf")
 AGAIN = 0.5
 
 
+#: No scope.
+OVER: Scope = {}
+
+
 class Holder(Protocol):
     """Who asks, as far as streams care: ``auth.principal.Principal`` is one."""
 
@@ -75,14 +79,19 @@ class Term(Protocol):
 
 
 class Tenure:
-    """One connection's. ``holder``, ``token``: who asks, and with what; "" where the verifier is not to be asked again.
-    ``epoch``: of the disconnects when the request came. Once it is held: ``who``, by which disconnects know the holder,
-    "" for nobody; ``began``, ``ends``, ``warns``, ``checked``: when it was, when it ends, when its client is warned,
-    and when its token is looked at again."""
+    """One connection's.
+
+    ``scope``: as its holder was let in; ``OVER`` once the call has ended. ``holder``, ``token``: who asks, and with
+    what; "" where the verifier is not to be asked again. ``epoch``: of the disconnects when the request came.
+
+    Once it is held: ``who``, by which disconnects know the holder, "" for nobody; ``expires_at``: of the token that its
+    end was set by; ``began``, ``ends``, ``warns``, ``checked``: when it was held, when it ends, when its client is
+    warned, and when its token is looked at again.
+    """
 
     __slots__ = (
-        "_connection", "_reader", "began", "checked", "ends", "epoch", "holder", "is_held", "scope", "term", "timer",
-        "token", "warns", "who",
+        "_connection", "_reader", "began", "checked", "ends", "epoch", "expires_at", "holder", "is_held", "scope",
+        "term", "timer", "token", "warns", "who",
     )  # fmt: skip
 
     def __init__(self, term: Term, scope: Scope, holder: Holder, token: str, epoch: int) -> None:
@@ -107,11 +116,12 @@ class Tenure:
             self._begin()
 
     def _begin(self) -> None:
-        if not self.is_held:
+        if not self.is_held and self.scope is not OVER:
             self.is_held = True
             self.timer: Timer | None = None
             self.who = ""
             self.began = 0.0
+            self.expires_at: float | None = None
             self.ends = self.warns = self.checked = INFINITY
             self.term.held(self)
 
@@ -119,6 +129,7 @@ class Tenure:
         """The call has ended. Harmless where it was never held, and twice."""
         if self.is_held:
             self.is_held = False
+            self._connection = self._reader = None
             if self.timer is not None:
                 self.timer.cancel()
                 self.timer = None
@@ -135,10 +146,10 @@ class Tenure:
         """When something is to be done about it."""
         return min(self.ends, self.warns, self.checked)
 
-    def dismiss(self, ending: Ending, retry: int) -> Coroutine[Any, Any, object] | None:
-        """End the connection, as ``Party`` says."""
-        party = self._connection if self._reader is None else self._reader
-        return None if party is None else party.dismiss(ending, retry)
+    @property
+    def party(self) -> Party | None:
+        """Who ends it."""
+        return self._connection if self._reader is None else self._reader
 
     def warn(self, event: bytes) -> bool:
         """As ``Warns`` says."""

@@ -28,7 +28,7 @@ from .ending import AUTH_EXPIRED, AUTH_REFUSED, DISCONNECTED, Ending
 from .expiry import Expiry
 from .owner import named, who
 from .revalidation import Asks, Revalidation
-from .tenure import AGAIN, INFINITY, Holder, Stops, Tenure
+from .tenure import AGAIN, INFINITY, OVER, Holder, Party, Stops, Tenure
 from .timers import Timers, of_this_loop
 from .websocket_tenure import HeldSocket
 
@@ -59,7 +59,7 @@ class Tenures:
         self._of: dict[str, set[Tenure]] = {}
         self._stops: list[Stops] = []
         self._timers: Timers | None = None
-        self._ending: deque[tuple[Tenure, Ending]] = deque()
+        self._ending: deque[tuple[Party, Ending]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[object]] = set()
 
@@ -95,6 +95,7 @@ class Tenures:
                 if not socket.forgives(error):
                     raise
         finally:
+            tenure.scope = OVER  # a cycle, of which every request would leave one to be collected
             if tenure.is_held:
                 tenure.release()
 
@@ -147,7 +148,7 @@ class Tenures:
         """Its holder has shown a newer ``token``, or the verifier says something new of the old one."""
         if token is not None and tenure.token:
             tenure.token = token
-        if tenure.is_held:
+        if tenure.is_held and tenure.holder.expires_at != tenure.expires_at:
             self._set(tenure)
 
     async def reauthenticate(self, tenure: Tenure, token: str) -> bool | None:
@@ -175,6 +176,7 @@ class Tenures:
 
     def _set(self, tenure: Tenure) -> None:
         now, expiry = self._clock.now(), self.expiry
+        tenure.expires_at = tenure.holder.expires_at
         left = expiry.left(tenure.holder.expires_at, now - tenure.began, self._wall(), random.random())
         tenure.ends = now + left
         tenure.warns = tenure.ends - expiry.warn_before if expiry.action == "warn" else INFINITY
@@ -206,21 +208,24 @@ class Tenures:
         """End the connection, soon."""
         if not tenure.is_held:
             return
+        party = tenure.party
         tenure.release()
+        if party is None:
+            return
         self._observer.count("auth.ended", reason=ending.reason)
         code = self._codes.get(ending.code, ending.code)
         if code != ending.code:
             ending = replace(ending, code=code, code_allowed=code)
-        self._ending.append((tenure, ending))
+        self._ending.append((party, ending))
         if self._task is None or self._task.done():
             self._task = self._spawn(self._end_all())
 
     async def _end_all(self) -> None:
         taken = 0
         while self._ending:
-            tenure, ending = self._ending.popleft()
+            party, ending = self._ending.popleft()
             try:
-                rest = tenure.dismiss(ending, round(1000 * RETRY * random.uniform(0.5, 1.5)))
+                rest = party.dismiss(ending, round(1000 * RETRY * random.uniform(0.5, 1.5)))
             except Exception:  # the others are to be ended all the same
                 logger.exception("a connection could not be ended")
             else:

@@ -117,6 +117,16 @@ async def test_a_scope_that_has_not_come_through_cannot_be_reauthenticated() -> 
             await connection.finished()
 
 
+async def test_a_connection_that_has_ended_cannot_be_reauthenticated() -> None:
+    async with Worker(way="mute") as worker:
+        connection, run = await worker.streaming("script", worker.desk.issue(), "a")
+        connection.drop()
+        await connection.finished()
+        with pytest.raises(ValueError, match="has ended"):
+            await worker.auth.reauthenticate(run.scope, worker.desk.issue())
+        await run.end()
+
+
 async def test_max_age_is_not_moved_by_a_newer_token() -> None:
     chat = Chat()
     aged = Expiry(max_age=LIFE + 5, leeway=0, jitter=0)
@@ -279,6 +289,18 @@ async def test_a_token_that_lasts_longer_now_moves_the_end() -> None:
         worker.desk._tokens[token]["expires_at"] += 1000
         await worker.clock.advance(900)
         assert not connection.returned
+
+
+async def test_a_client_is_warned_once_however_often_its_token_is_looked_at() -> None:
+    expiry = Expiry(action="warn", leeway=0, jitter=0.05, warn_before=200, revalidate=20)
+    async with Worker(way="mute", expiry=expiry) as worker:
+        connection, _ = await worker.streaming("eventsource", worker.desk.issue("ann"), "a")
+        for _ in range(30):
+            await worker.clock.advance(LIFE / 30)
+            await asked_out(worker)
+        await connection.finished()
+        assert connection.controls == ["auth-expiring", "auth-expired"]
+        assert worker.counted("auth.revalidated", "good") > 10
 
 
 async def test_a_verifier_that_cannot_tell_changes_nothing_but_expiry_holds() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
+import weakref
 
 import pytest
 
@@ -410,6 +412,30 @@ async def test_a_client_that_leaves_first_is_forgotten() -> None:
         await worker.clock.advance(LIFE)
         assert not worker.auth._tenures._of
         assert worker.observer.total("auth.ended") == 0
+
+
+@pytest.mark.parametrize("kind", ["plain", "unlogged"])  # a producer is a cycle in itself
+async def test_what_a_request_leaves_is_given_back_without_a_collection(kind: str) -> None:
+    async with Worker(way="mute", resume={"linger": 0}) as worker:
+        kept: list[weakref.ref[object]] = []
+        connection = worker.connect(worker.desk.issue(), headers=KINDS.get(kind, {}))
+        run = await worker.stage.run()
+        gc.collect()
+        gc.disable()
+        try:
+            kept.append(weakref.ref(run.scope["user"]))
+            if kind == "plain":
+                await run.put(start([(b"content-length", b"0")]), body(b"", False), None)
+            else:
+                await run.stream("a")
+                await run.end()
+            await connection.finished()
+            worker.stage.runs.clear()
+            del run
+            await settle()
+            assert [ref() for ref in kept] == [None]
+        finally:
+            gc.enable()
 
 
 # -- who is anonymous
