@@ -1,15 +1,17 @@
 """The app of the tests of expiry on real servers: ``AuthMiddleware`` outside of all the rest.
 
-A token says whose it is, when it was issued and when it expires, and is signed. ``POST /logout`` disconnects whoever
+The key of its tokens comes from the environment, for a test that issues some. ``POST /logout`` disconnects whoever
 asks, in every worker that shares the store; ``/idle`` begins a stream and then says nothing.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import os
+import secrets
 import time
+
+from joserfc import jwt
+from joserfc.jwk import OctKey
 
 from streamware import (
     AuthMiddleware,
@@ -17,49 +19,30 @@ from streamware import (
     HeartbeatMiddleware,
     MemoryStore,
     Middleware,
-    Principal,
     ResumeMiddleware,
     SQLiteStore,
     Stack,
-    TokenRefused,
 )
+from streamware.auth.jwt import JWTVerifier
 from streamware.types import Receive, Scope, Send
 from tests.servers.apps import answer, begin, body, routes
 
-KEY = b"known to the tests only"
+ISSUER, AUDIENCE = "https://idp.example", "https://api.example"
+KEY = (
+    OctKey.generate_key(256, {"kid": "1"})
+    if "EXPIRY_KEY" not in os.environ
+    else OctKey.import_key({"kty": "oct", "kid": "1", "k": os.environ["EXPIRY_KEY"]})
+)
 
 
 def issue(subject: str, expires_at: float) -> str:
     """A token of ``subject``."""
-    said = f"{subject}~{time.time():.3f}~{expires_at:.3f}"
-    return f"{said}~{sign(said)}"
-
-
-def sign(said: str) -> str:
-    return hmac.new(KEY, said.encode(), hashlib.sha256).hexdigest()
-
-
-class Stamps:
-    """Verifies them."""
-
-    def recall(self, token: str) -> Principal | None:
-        said, _, signature = token.rpartition("~")
-        parts = said.split("~")
-        if len(parts) != 3 or not hmac.compare_digest(signature, sign(said)) or float(parts[2]) <= time.time():
-            return None
-        return Principal(issuer="tests", subject=parts[0], expires_at=float(parts[2]), claims={"iat": float(parts[1])})
-
-    async def verify(self, token: str, *, client: str = "") -> Principal:
-        principal = self.recall(token)
-        if principal is None:
-            raise TokenRefused("expired")
-        return principal
-
-    async def startup(self) -> None:
-        return None
-
-    async def aclose(self) -> None:
-        return None
+    now = time.time()
+    claims = {
+        "iss": ISSUER, "aud": AUDIENCE, "sub": subject, "iat": now, "exp": expires_at, "jti": secrets.token_hex(8),
+        "client_id": "tests",
+    }  # fmt: skip
+    return jwt.encode({"alg": "HS256", "typ": "at+jwt", "kid": "1"}, claims, KEY)
 
 
 async def served(scope: Scope, receive: Receive, send: Send) -> None:
@@ -83,11 +66,12 @@ async def served(scope: Scope, receive: Receive, send: Send) -> None:
 def build() -> Stack:
     path = os.environ.get("EXPIRY_STORE", "")
     store = SQLiteStore(path) if path else MemoryStore(max_bytes=1 << 30)
+    verifier = JWTVerifier(issuer=ISSUER, audience=AUDIENCE, key=KEY, algorithms=["HS256"], leeway=0)
     expiry = Expiry(leeway=0, jitter=0, messages=True)
     return Stack(
         served,
         middleware=[
-            Middleware(AuthMiddleware, verifier=Stamps(), on_expiry=expiry, board=store),
+            Middleware(AuthMiddleware, verifier=verifier, on_expiry=expiry, board=store),
             Middleware(HeartbeatMiddleware, interval=15.0),
             Middleware(ResumeMiddleware, store=store, linger=5.0, max_detached=20_000),
         ],
