@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from ..types import Scope
 from ..wire.challenge import Refusal
-from .credentials import AuthCredentials
 from .endpoints import STORE_RETRY
 from .gate import Gate
 from .principal import Principal
@@ -40,10 +39,7 @@ class Verdict:
         refusal = self.gate.judge(scope, found, None)
         if refusal is not None:
             return refusal.reason
-        holder.renew(found)
-        told: object = scope.get("auth")
-        if isinstance(told, AuthCredentials):
-            vars(told).pop("scopes", None)  # cached there
+        holder.renew(found)  # ``scope["auth"]`` looks there
         return ""
 
 
