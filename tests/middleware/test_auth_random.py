@@ -125,7 +125,7 @@ async def over_websocket(
     return connection
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(methods, paths, queries_of(forged), headers_of(forged))
 async def test_no_http_request_without_a_good_token_reaches_the_app(method, path, query, lines):
     site = Site()
@@ -137,7 +137,7 @@ async def test_no_http_request_without_a_good_token_reaches_the_app(method, path
     assert connection.complete
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.sampled_from(["uvicorn", "daphne"]), paths, queries_of(forged), headers_of(forged), offers_of(forged))
 async def test_no_handshake_without_a_good_token_reaches_the_app(server, path, query, lines, offered):
     site = Site()
@@ -155,7 +155,7 @@ async def test_no_handshake_without_a_good_token_reaches_the_app(server, path, q
         assert last["type"] == "websocket.close"
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(methods, paths, queries_of(tokens), headers_of(tokens))
 async def test_whoever_is_let_in_has_shown_the_token_of_its_principal(method, path, query, lines):
     site = Site()
@@ -169,7 +169,7 @@ async def test_whoever_is_let_in_has_shown_the_token_of_its_principal(method, pa
     assert ADA not in repr(connection.messages)
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.sampled_from(["uvicorn", "daphne"]), paths, queries_of(tokens), headers_of(tokens), offers_of(tokens))
 async def test_no_token_is_echoed_to_a_websocket_or_left_for_a_log(server, path, query, lines, offered):
     site = Site()

@@ -249,6 +249,18 @@ async def test_the_body_may_come_in_parts_and_its_sender_may_leave():
     assert cut.messages == []
 
 
+async def test_a_body_without_an_end_is_read_to_the_cap():
+    app = guarded(tickets=Tickets(MemoryStore()))
+
+    async with Connection(app, method="POST", path="/_auth/ticket", body=None, headers=[bearer(ADA)]) as endless:
+        for _ in range(3):
+            endless.send_body(b" " * MAX_BODY, more=True)
+        await endless.finished()
+
+    assert endless.status == 400
+    assert len(endless._requests) == 1
+
+
 async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("streamware.auth.endpoints.BODY_WAIT", 0.01)
     app = guarded(tickets=Tickets(MemoryStore()))
