@@ -8,6 +8,7 @@ import time
 
 from . import (
     idle_memory,
+    let_in,
     many_streams,
     per_event,
     plain_requests,
@@ -25,6 +26,7 @@ BENCHMARKS = {
     "many-streams": many_streams,
     "plain-requests": plain_requests,
     "idle-memory": idle_memory,
+    "let-in": let_in,
     "replay": replay,
     "shared-stores": shared_stores,
     "reconnects": reconnects,

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from ..types import Scope
 from ..wire.challenge import Refusal
-from .credentials import AuthCredentials
 from .endpoints import STORE_RETRY
 from .gate import Gate
 from .principal import Principal
@@ -41,9 +40,6 @@ class Verdict:
         if refusal is not None:
             return refusal.reason
         holder.renew(found)
-        told: object = scope.get("auth")
-        if isinstance(told, AuthCredentials):
-            vars(told).pop("scopes", None)  # cached there
         return ""
 
 

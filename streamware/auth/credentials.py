@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 from .principal import Principal
 
 #: What Starlette's own examples ask for in ``@requires``: somebody is there, whatever the token allows.
@@ -14,11 +12,13 @@ class AuthCredentials:
     """``scopes``: those of the token, and ``authenticated`` where the principal is no anonymous one. Starlette's class
     of that name has the same attribute, and that is all that ``request.auth`` and ``@requires`` look at."""
 
+    __slots__ = ("_principal",)
+
     def __init__(self, principal: Principal) -> None:
         self._principal = principal
 
-    @cached_property
+    @property
     def scopes(self) -> list[str]:
-        """A list, as Starlette has it; made when somebody looks."""
+        """A list, as Starlette has it, made anew whenever somebody looks: a newer token may allow something else."""
         principal = self._principal
         return [AUTHENTICATED, *principal.scopes] if principal.is_authenticated else []

@@ -152,6 +152,8 @@ class AuthMiddleware(WatchingMiddleware):
             self._metadata = MetadataEndpoint(document)
         elif resource_metadata is not None:
             self._metadata_url = checked_url(name, "resource_metadata", resource_metadata)
+        #: The scopes that every path asks for alike; None: ``judge`` has to look.
+        self._everywhere = requirements.everywhere
         self._clock = clock = LoopClock() if clock is None else clock
         self._gate = Gate(
             verifier=_one_verifier(verifier, verifiers),
@@ -270,7 +272,10 @@ class AuthMiddleware(WatchingMiddleware):
                 await self._refuse(scope, receive, send, found)
                 return
             principal, shown = found
-        refusal = gate.judge(scope, principal, credential)
+        needed = self._everywhere
+        refusal = None
+        if needed is None or self._cookie is not None or not needed <= principal.scopes:
+            refusal = gate.judge(scope, principal, credential)
         if refusal is None and self._issuing is not None and http and path_within_mount(scope) == self._issuing.path:
             refusal = await self._issue(self._issuing, scope, receive, send, principal, credential)
             if refusal is None:
