@@ -302,6 +302,7 @@ async def test_others_are_not_warned_but_ended(way: str, kind: str) -> None:
         connection, run = await worker.streaming(kind, worker.desk.issue(), "a")
         await worker.clock.advance(LIFE - 1)
         assert plain(connection.body).replace(b":\n", b"") == b"data: a\n\n"
+        assert worker.counted("auth.warned") == 0
         await worker.clock.advance(1)
         run.begin(None)
         await connection.finished()
