@@ -39,7 +39,7 @@ class Verdict:
         refusal = self.gate.judge(scope, found, None)
         if refusal is not None:
             return refusal.reason
-        holder.renew(found)  # ``scope["auth"]`` looks there
+        holder.renew(found)
         return ""
 
 

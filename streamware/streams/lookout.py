@@ -135,10 +135,10 @@ class Lookout:
         None: it is no stream."""
         return None if self.pulse is None else Farewell(self, self.pulse, ending, retry).say()
 
-    def warn(self, event: bytes) -> bool:
-        """Put a control event into the response, for clients that take one. False: not now, try again."""
+    def warn(self, event: bytes) -> bool | None:
+        """Put a control event into the response, if its client takes one: else None. False: not now, try again."""
         if self.told or self.pulse is None or self.pulse.stopped or not is_eventsource_like(self.scope):
-            return True
+            return None
         return self.pulse.interject(event)
 
     def tell(self) -> None:

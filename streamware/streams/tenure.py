@@ -33,6 +33,8 @@ class Holder(Protocol):
 
     issuer: str
     subject: str
+    client_id: str
+    token_hash: bytes
     expires_at: float | None
     claims: Mapping[str, object]
 
@@ -49,8 +51,8 @@ class Party(Protocol):
 class Warns(Party, Protocol):
     """One that can also say something beforehand."""
 
-    def warn(self, event: bytes) -> bool:
-        """Say it, if its client can take it. False: not now, try again."""
+    def warn(self, event: bytes) -> bool | None:
+        """Say it. False: not now, try again; None: its client would not know what to do with it."""
         ...
 
 
@@ -151,6 +153,6 @@ class Tenure:
         """Who ends it."""
         return self._connection if self._reader is None else self._reader
 
-    def warn(self, event: bytes) -> bool:
+    def warn(self, event: bytes) -> bool | None:
         """As ``Warns`` says."""
-        return self._connection is None or self._connection.warn(event)
+        return None if self._connection is None else self._connection.warn(event)

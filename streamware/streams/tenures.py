@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections import deque
@@ -112,8 +113,9 @@ class Tenures:
         listening = self.disconnects.begin()  # a server without a lifespan, as daphne
         if listening is not None:
             self._spawn(listening)
-        if holder.issuer or holder.subject:
-            tenure.who = who(named(holder.issuer, holder.subject))
+        name = named(holder)
+        if name is not None:
+            tenure.who = who(name)
             self._of.setdefault(tenure.who, set()).add(tenure)
             if tenure.epoch != self.disconnects.epoch and self.disconnects.concerns(
                 tenure.who, tenure.epoch, issued_at(holder)
@@ -198,7 +200,7 @@ class Tenures:
     def _warn(self, tenure: Tenure, now: float) -> None:
         seconds = max(0, round(tenure.ends - now))
         said = tenure.warn(sse.control_event("auth-expiring", {"seconds": seconds}))
-        tenure.warns = INFINITY if said else now + AGAIN
+        tenure.warns = now + AGAIN if said is False else INFINITY
         if said:
             self._observer.count("auth.warned")
 
@@ -247,12 +249,15 @@ class Tenures:
     async def disconnect(self, holder: Holder, *, before: float | None, stop: bool) -> None:
         """End all connections of ``holder``, in every worker.
 
-        :raises ValueError: it is nobody.
+        :raises ValueError: it is nobody, or ``before`` is no moment.
         :raises StoreError: other workers may not have heard of it.
         """
-        if not holder.issuer and not holder.subject:
-            raise ValueError("nobody is named by a principal without an issuer and a subject")
-        await self.disconnects.announce(Order(who(named(holder.issuer, holder.subject)), before, stop))
+        name = named(holder)
+        if name is None:
+            raise ValueError("nobody is named by a principal without a subject")
+        if before is not None and not math.isfinite(before):
+            raise ValueError(f"issued_before must be seconds since 1970, got {before!r}")
+        await self.disconnects.announce(Order(who(name), before, stop))
 
     def _spawn(self, coroutine: Coroutine[Any, Any, object]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(coroutine)

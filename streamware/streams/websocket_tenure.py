@@ -88,11 +88,12 @@ class HeldSocket(WebSocketWatch):
         elif done is None:
             await self._say({"type": "streamware.not-authenticated", "retry_after": RETRY_AFTER})
 
-    def warn(self, event: bytes) -> bool:
+    def warn(self, event: bytes) -> bool | None:
         authority = self._authority
-        if authority is not None and self.open:
-            seconds = max(0, round(authority.left(self._tenure)))
-            authority.keep(self._say({"type": "streamware.auth-expiring", "seconds": seconds}))
+        if authority is None or not self.open:
+            return None
+        seconds = max(0, round(authority.left(self._tenure)))
+        authority.keep(self._say({"type": "streamware.auth-expiring", "seconds": seconds}))
         return True
 
     async def _say(self, told: dict[str, object]) -> None:

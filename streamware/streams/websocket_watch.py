@@ -82,9 +82,9 @@ class WebSocketWatch:
         """As ``tenure.Party``; a WebSocket's client is not told when to come back."""
         return self.close(ending)
 
-    def warn(self, event: bytes) -> bool:
-        """As ``tenure.Party``: no client of a WebSocket is told of what it does not expect."""
-        return True
+    def warn(self, event: bytes) -> bool | None:
+        """As ``tenure.Warns``: no client of a WebSocket is told of what it does not expect."""
+        return None
 
     async def close(self, ending: Ending) -> None:
         """Close the connection, and tell the app."""

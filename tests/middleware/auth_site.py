@@ -33,9 +33,9 @@ from streamware.testing import FakeClock, WebSocketConnection, settle
 from streamware.types import ASGIApp, Message, Receive, Scope, Send
 from tests.middleware.resume_site import EVENTSOURCE, READER, Run, SiteConnection, Stage
 
-#: ``full``: with drain and heartbeats between; ``mute``: without heartbeats; ``lone``: neither; ``nested``: all of them
-#: without a ``Stack``; ``packed``: a compression between that is not ours.
-WAYS = ("full", "mute", "lone", "nested", "packed")
+#: ``full``: with drain and heartbeats between; ``mute``: without heartbeats; ``beats``: without drain; ``lone``:
+#: neither; ``nested``: all of them without a ``Stack``; ``packed``: a compression between that is not ours.
+WAYS = ("full", "mute", "beats", "lone", "nested", "packed")
 
 #: Clients: a browser's EventSource, a script that accepts event streams, one that gets one without asking for it.
 KINDS: dict[str, dict[str, str]] = {"eventsource": EVENTSOURCE, "script": READER, "unlogged": {"accept": "*/*"}}
@@ -168,7 +168,9 @@ class Worker:
             self.hooks: list[Lifecycle] = [self.auth, drain, self.resume]
         else:
             drains = [Middleware(DrainMiddleware, signals=(), **common)] if way in ("full", "mute", "packed") else []
-            beats = [Middleware(HeartbeatMiddleware, interval=7, **common)] if way in ("full", "packed") else []
+            beats = (
+                [Middleware(HeartbeatMiddleware, interval=7, **common)] if way in ("full", "beats", "packed") else []
+            )
             packs = [Middleware(Packed)] if way == "packed" else []
             listed = [Middleware(AuthMiddleware, **lets_in), *packs, *drains, *beats]
             self.stack = Stack(inner, middleware=[*listed, Middleware(ResumeMiddleware, **resumed)])

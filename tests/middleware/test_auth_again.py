@@ -10,7 +10,7 @@ import pytest
 
 from streamware import Expiry, Principal, TokenRefused, VerifierUnavailable
 from streamware.streams import revalidation
-from streamware.testing import FakeClock
+from streamware.testing import FakeClock, settle
 from streamware.types import Receive, Scope, Send
 from tests.middleware.auth_site import LIFE, Chat, Desk, Worker
 
@@ -245,7 +245,10 @@ async def test_an_app_that_stops_to_listen_meanwhile_loses_no_token() -> None:
                 await asyncio.sleep(0)
         go.set()
         assert json.loads(await connection.receive())["type"] == "streamware.authenticated"
+        await settle()
         assert connection.pending == 0
+        assert not connection.closed
+        assert worker.observer.total("auth.reauthenticated") == 1
         connection.close()
         await connection.finished()
 

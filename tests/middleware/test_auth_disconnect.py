@@ -154,6 +154,31 @@ async def test_nobody_cannot_be_disconnected() -> None:
             await worker.auth.disconnect(AnonymousPrincipal())
 
 
+@pytest.mark.parametrize("moment", [float("nan"), float("inf"), float("-inf")])
+async def test_a_moment_that_is_none_disconnects_nobody(moment: float) -> None:
+    async with Worker() as worker:
+        connection, _ = await worker.streaming("eventsource", worker.desk.issue("ann"), "a")
+        with pytest.raises(ValueError, match="issued_before"):
+            await worker.auth.disconnect(ANN, issued_before=moment)
+        await settle()
+        assert not connection.returned
+
+
+async def test_tokens_without_a_subject_are_their_clients_and_never_one_user() -> None:
+    async with Worker() as worker:
+        tokens = [worker.desk.issue("") for _ in range(3)]
+        for token, client, digest in zip(tokens, ("one", "two", ""), (b"", b"", b"3"), strict=True):
+            worker.desk._tokens[token] |= {"client_id": client, "token_hash": digest}
+        streams = [await worker.streaming("script", token, "a") for token in tokens]
+        for token in tokens[1:]:
+            other = worker.connect(token, cursor=streams[0][0].at(1))
+            await other.finished()
+            assert other.status == 410
+        await worker.auth.disconnect(Principal(issuer=ISSUER, client_id="one"))
+        await settle()
+        assert [connection.returned for connection, _ in streams] == [True, False, False]
+
+
 async def test_a_stack_passes_it_on_and_says_where_it_cannot() -> None:
     async with Worker() as worker:
         connection, _ = await worker.streaming("eventsource", worker.desk.issue("ann"), "a")

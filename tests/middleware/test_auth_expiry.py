@@ -9,9 +9,9 @@ import weakref
 
 import pytest
 
-from streamware import Expiry
-from streamware.testing import settle
-from tests.middleware.auth_site import KINDS, LIFE, WAYS, AuthConnection, Chat, Worker
+from streamware import AuthMiddleware, Expiry, HeartbeatMiddleware, Middleware, Stack
+from streamware.testing import FakeClock, settle
+from tests.middleware.auth_site import KINDS, LIFE, WAYS, AuthConnection, Chat, Desk, Worker
 from tests.middleware.resume_site import EVENTSOURCE, READER, body, plain, start
 
 SERVERS = ["uvicorn", "hypercorn", "daphne", "granian"]
@@ -217,9 +217,12 @@ async def test_an_app_in_the_middle_of_an_event_gets_to_end_it(way: str) -> None
         assert "auth-expired" in connection.data[1]
 
 
+@pytest.mark.parametrize("composed", [way for way in WAYS if way != "packed"])
 @pytest.mark.parametrize("server", SERVERS)
-async def test_an_encoded_response_without_a_log_is_ended_before_its_encoding_is_complete(server: str) -> None:
-    async with Worker(way="lone") as worker:
+async def test_an_encoded_response_without_a_log_is_ended_before_its_encoding_is_complete(
+    composed: str, server: str
+) -> None:
+    async with Worker(way=composed) as worker:
         connection = worker.connect(worker.desk.issue(), headers=KINDS["unlogged"], server=server)
         run = await worker.stage.run()
         await run.put(start([(b"content-type", b"text/event-stream"), (b"content-encoding", b"br")]), body(b"\x01\x02"))
@@ -299,6 +302,7 @@ async def test_others_are_not_warned_but_ended(way: str, kind: str) -> None:
         connection, run = await worker.streaming(kind, worker.desk.issue(), "a")
         await worker.clock.advance(LIFE - 1)
         assert plain(connection.body).replace(b":\n", b"") == b"data: a\n\n"
+        assert worker.counted("auth.warned") == 0
         await worker.clock.advance(1)
         run.begin(None)
         await connection.finished()
@@ -436,6 +440,24 @@ async def test_what_a_request_leaves_is_given_back_without_a_collection(kind: st
             assert [ref() for ref in kept] == [None]
         finally:
             gc.enable()
+
+
+def test_one_look_at_a_response_does_for_all_that_stand_in_a_stack() -> None:
+    looks = {way: not Worker(way=way).auth.delegated for way in WAYS}
+    assert looks == {"full": False, "mute": False, "beats": False, "lone": True, "nested": True, "packed": False}
+
+
+def test_where_those_within_look_at_some_paths_only_auth_looks_itself() -> None:
+    verifier = Desk(FakeClock())
+    stack = Stack(
+        Chat(),
+        middleware=[
+            Middleware(AuthMiddleware, verifier=verifier),
+            Middleware(HeartbeatMiddleware, paths=["/events"]),
+        ],
+    )
+    (auth,) = [own for own in stack._own if isinstance(own, AuthMiddleware)]
+    assert not auth.delegated
 
 
 # -- who is anonymous
