@@ -217,6 +217,13 @@ def test_what_is_no_key_is_an_error_that_shows_nothing_of_it(given: object) -> N
     assert "BEGIN" not in str(wrong.value)
 
 
+def test_of_several_keys_only_the_path_of_a_file_is_shown(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as wrong:
+        verifier(key=[SECRET, tmp_path / "absent"], algorithms=["HS256"])
+    assert repr(SECRET) not in str(wrong.value)
+    assert "absent" in str(wrong.value)
+
+
 def test_a_file_that_is_not_there_is_an_error_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="jwks cannot be read"):
         verifier(jwks=tmp_path / "absent.json")
