@@ -128,12 +128,11 @@ class IntrospectionVerifier:
         self._observer = NullObserver() if observer is None else observer
         self._clock = LoopClock() if clock is None else clock
         self._wall = wall
-        scopes = tuple(dict.fromkeys(scope_claims))
-        options.names(owner, "scope_claims", scopes, "names of members")
+        scopes = options.ordered(owner, "scope_claims", scope_claims, "names of members")
         self._rules = ClaimRules(
             issuer=issuer,
             audiences=frozenset() if audience is None else options.names(owner, "audience", audience),
-            essential=frozenset() if required == () else options.names(owner, "required", required),
+            essential=options.names(owner, "required", required) if required else frozenset(),
             leeway=options.seconds(owner, "leeway", leeway, most=MAX_LEEWAY),
             scope_claims=scopes,
         )
