@@ -145,7 +145,7 @@ async def test_in_an_outage_what_is_known_goes_on_and_a_server_that_holds_is_giv
     clock, observer = FakeClock(), CountingObserver()
     async with asking(provider) as fetch:
         verifier = jwts(
-            provider, fetch, jwks=provider.jwks_uri, clock=clock, cache_ttl=0, timeout=0.2, observer=observer
+            provider, fetch, jwks=provider.jwks_uri, clock=clock, cache_ttl=0, timeout=1.0, observer=observer
         )
         text = provider.jwt()
         await verifier.verify(text)
