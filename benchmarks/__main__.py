@@ -17,6 +17,7 @@ from . import (
     replay,
     report,
     shared_stores,
+    verify,
 )
 from .measure import Settings
 from .servers import CLIENT_CPU, pin
@@ -31,6 +32,7 @@ BENCHMARKS = {
     "shared-stores": shared_stores,
     "reconnects": reconnects,
     "redis-capacity": redis_capacity,
+    "verify": verify,
 }
 
 

@@ -33,6 +33,10 @@ logger = logging.getLogger("streamware.auth")
 _THE_TOKENS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
 
+#: Seconds that clocks may differ by, where a record has times of its own.
+LEEWAY = 10.0
+
+
 class TokenValidator(Protocol):
     """What is used of ``authlib.oauth2.rfc6749.TokenValidator``; both methods may be coroutines as well."""
 
@@ -89,7 +93,7 @@ class AuthlibVerifier:
         size = options.count(owner, "cache_size", cache_size)
         self._cache = VerifiedCache(size, options.seconds(owner, "cache_ttl", cache_ttl), now, wall)
         self._rules = ClaimRules(
-            issuer=None, audiences=frozenset(), essential=frozenset(), leeway=0.0, scope_claims=("scope", "scp")
+            issuer=None, audiences=frozenset(), essential=frozenset(), leeway=LEEWAY, scope_claims=("scope", "scp")
         )
         self._is_async = inspect.iscoroutinefunction(validator.authenticate_token)
         self._once = OnceLog(logger)
@@ -171,8 +175,15 @@ class AuthlibVerifier:
         loop = asyncio.get_running_loop()
         # Counted until the thread is free, however long this call waits for it.
         future.add_done_callback(lambda _: _soon(loop, self._release))
-        async with asyncio.timeout(self._timeout):
-            return await asyncio.wrap_future(future)
+        validated = asyncio.wrap_future(future)
+        try:
+            await asyncio.wait([validated], timeout=self._timeout)
+        finally:
+            if not validated.done():
+                validated.cancel()  # one that has not begun need not
+        if validated.cancelled():
+            raise TimeoutError
+        return validated.result()
 
     def _release(self) -> None:
         self._running -= 1

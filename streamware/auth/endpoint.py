@@ -101,7 +101,7 @@ class Endpoint:
 
     def _refused(self, response: FetchResponse) -> Trouble:
         if response.status in (400, 401, 403):
-            logger.error("introspection: the server refuses this client's credentials (%d)", response.status)
+            logger.error("introspection: the server refuses this service or its credentials (%d)", response.status)
             return Trouble("credentials")
         if response.status in (429, 503):
             return Trouble("overloaded", _pause(response.headers))

@@ -99,7 +99,8 @@ class HTTPFetch:
         except ImportError:
             raise ConfigurationError(f"{owner}: httpx2 is missing; install asgi-streamware[oauth]") from None
         self._library = httpx2
-        self._ssl_context = ssl_context
+        # Here, for it reads all certificates of the system: nothing to do while requests wait.
+        self._ssl_context = ssl.create_default_context() if ssl_context is None else ssl_context
         self._insecure = insecure
         self._proxy = proxy
         self._client: httpx2.AsyncClient | None = None
@@ -162,8 +163,6 @@ class HTTPFetch:
         loop = asyncio.get_running_loop()
         if self._client is None or self._loop is not loop:
             # Connections belong to the loop that opened them; those of one that has ended went with it.
-            if self._ssl_context is None:
-                self._ssl_context = ssl.create_default_context()
             self._loop = loop
             self._client = self._library.AsyncClient(
                 verify=self._ssl_context,

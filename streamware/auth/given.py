@@ -47,7 +47,7 @@ def given_keys(owner: str, option: str, given: object, algorithms: frozenset[str
         why = _WHY.get(bad.reason, "not readable")
         raise ConfigurationError(f"{owner}: {option} must be {_WANTED}; a key is {why}") from None
     except OSError as error:
-        raise ConfigurationError(f"{owner}: {option} cannot be read: {error.strerror}: {given}") from None
+        raise ConfigurationError(f"{owner}: {option} cannot be read: {error.strerror}: {error.filename}") from None
     if not keys:
         raise ConfigurationError(f"{owner}: {option} must be {_WANTED}; it holds no key")
     return keys

@@ -128,12 +128,11 @@ class IntrospectionVerifier:
         self._observer = NullObserver() if observer is None else observer
         self._clock = LoopClock() if clock is None else clock
         self._wall = wall
-        scopes = tuple(dict.fromkeys(scope_claims))
-        options.names(owner, "scope_claims", scopes, "names of members")
+        scopes = options.ordered(owner, "scope_claims", scope_claims, "names of members")
         self._rules = ClaimRules(
             issuer=issuer,
             audiences=frozenset() if audience is None else options.names(owner, "audience", audience),
-            essential=frozenset() if required == () else options.names(owner, "required", required),
+            essential=options.names(owner, "required", required) if required else frozenset(),
             leeway=options.seconds(owner, "leeway", leeway, most=MAX_LEEWAY),
             scope_claims=scopes,
         )
@@ -269,20 +268,28 @@ class IntrospectionVerifier:
                 answer = await self._endpoint.ask(token)
             except Trouble as trouble:
                 return self._in_trouble(trouble)
-            except asyncio.CancelledError:
+            except BaseException:
                 self._breaker.abandoned()
                 raise
         self._breaker.succeeded()
         try:
             verified = self._checked(answer, digest)
         except TokenRefused as refused:
-            self._observer.count("auth.introspected", reason=refused.reason)
-            self._refused.remember(digest, refused.reason)
-            self._failed(client)
-            return refused
+            return self._worthless(refused, digest, client)
+        except Exception as error:
+            # Nothing is known that ends here. A token must never be what fails a request, nor what gets through.
+            logger.error("a token could not be verified: %s", type(error).__name__)
+            self._observer.count("auth.unexpected", reason=type(error).__name__)
+            return self._worthless(TokenRefused("unexpected"), digest, client)
         self._observer.count("auth.introspected", reason="active")
         self._cache.remember(verified)
         return verified
+
+    def _worthless(self, refused: TokenRefused, digest: bytes, client: str) -> TokenRefused:
+        self._observer.count("auth.introspected", reason=refused.reason)
+        self._refused.remember(digest, refused.reason)
+        self._failed(client)
+        return refused
 
     def _checked(self, answer: dict[str, JSON], digest: bytes) -> Verified:
         if answer["active"] is not True:

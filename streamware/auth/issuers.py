@@ -25,6 +25,8 @@ class _Hashed(Protocol):
 
     def recall_hashed(self, digest: bytes) -> Principal | None: ...
 
+    def forget(self, principal: Principal) -> None: ...
+
 
 class IssuerVerifier:
     """Hands each token to the verifier of its issuer.
@@ -84,6 +86,11 @@ class IssuerVerifier:
         if verifier is None:
             raise TokenRefused("issuer" if issuer is not None else "malformed")
         return await verifier.verify(token, client=client)
+
+    def forget(self, principal: Principal) -> None:
+        """Verify its token anew when it comes again, whosever it is."""
+        for verifier in self._hashed:
+            verifier.forget(principal)
 
     async def startup(self) -> None:
         for verifier in self._all:

@@ -133,9 +133,8 @@ class JWTVerifier:
             owner, "algorithms", sorted(allowed), "HMAC only or none of it: a public key is no secret",
         )  # fmt: skip
         options.check(profile in ESSENTIAL, owner, "profile", profile, '"strict" or "lenient"')
-        wanted = frozenset[str]() if required == () else options.names(owner, "required", required)
-        scopes = tuple(dict.fromkeys(scope_claims))
-        options.names(owner, "scope_claims", scopes, "names of claims")
+        wanted = options.names(owner, "required", required) if required else frozenset[str]()
+        scopes = options.ordered(owner, "scope_claims", scope_claims, "names of claims")
         ignored = frozenset(ignored_header)
         options.check(ignored <= IGNORABLE, owner, "ignored_header", sorted(ignored), f"of {sorted(IGNORABLE)}")
         options.check(isinstance(strict_header, bool), owner, "strict_header", strict_header, "True or False")

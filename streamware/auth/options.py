@@ -56,6 +56,13 @@ def names(owner: str, option: str, received: object, expected: str = "a list of 
     return frozenset(str(name) for name in given)
 
 
+def ordered(owner: str, option: str, received: object, expected: str) -> tuple[str, ...]:
+    """As ``names``, in the order given."""
+    given = list(cast("Iterable[str]", received)) if isinstance(received, Iterable) else []
+    checked = names(owner, option, received if isinstance(received, str) else given, expected)
+    return tuple(checked) if isinstance(received, str) else tuple(dict.fromkeys(given))
+
+
 def web_address(owner: str, option: str, received: object, *, insecure: bool) -> str:
     """A URL that may be fetched: ``https``; ``http`` only where ``insecure``, and only on this machine.
 

@@ -8,8 +8,8 @@ set that rotates, and both kinds of metadata. Tests steer it from outside:
         verifier = JWTVerifier(issuer=provider.issuer, audience=provider.audience, fetch=provider.fetch())
         provider.rotate(); provider.revoke(token); provider.down = True; provider.calls["jwks"]
 
-The fixture ``provider`` is one server a run, as new for each test: ``from tests.auth.provider import provider`` into a
-``conftest.py`` makes it known there.
+The fixture ``provider`` is one server a run, as new for each test: ``from tests.auth.provider import provider,
+provider_server`` in a ``conftest.py`` makes it known there.
 """
 
 from __future__ import annotations

@@ -187,6 +187,27 @@ async def test_one_that_takes_too_long_is_not_waited_for_and_keeps_its_place() -
     await verifier.aclose()
 
 
+async def test_closing_answers_who_waits() -> None:
+    release = threading.Event()
+
+    class Hung(Table):
+        def authenticate_token(self, token_string: str) -> Row:
+            release.wait(10)
+            return Row()
+
+    verifier = AuthlibVerifier(Hung(), threads=1)
+    waiting = [asyncio.create_task(outcome(verifier, f"token-{number}")) for number in range(3)]
+    await settle()
+    await verifier.aclose()
+    release.set()
+
+    outcomes = await asyncio.gather(*waiting)
+    assert isinstance(outcomes[0], Principal)
+    assert outcomes[1:] == ["validator", "validator"]
+    assert isinstance(await outcome(verifier, "after"), Principal)
+    await verifier.aclose()
+
+
 async def test_an_asynchronous_validator_is_awaited() -> None:
     class Later:
         async def authenticate_token(self, token_string: str) -> dict[str, Any] | None:

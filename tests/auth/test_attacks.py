@@ -395,6 +395,8 @@ async def test_one_bad_key_in_a_remote_jwks_costs_that_key_and_not_the_set() -> 
         {**good, "key_ops": ["sign"]},
         {**good, "kid": 5},
         {**RSA.as_dict(private=False), "e": "AQ"},
+        {**RSA.as_dict(private=False), "n": "A"},
+        {**RSA.as_dict(private=False), "n": "é"},
         *(None, 5, "key", [], {}),
     ]
     verifying = fetching({"keys": [*bad, good, *public(RSA)["keys"]]}, observer=observer)

@@ -94,6 +94,17 @@ async def test_metadata_lead_to_https_only(provider: Provider, url: object) -> N
     assert observer.counts["auth.keys_failed", "endpoint"] == 1
 
 
+@pytest.mark.parametrize("document", [b"", b"<html>", b"[]", b'{"issuer":1,"issuer":2}', b"[" * 50_000])
+async def test_what_are_no_metadata_lead_nowhere(provider: Provider, document: bytes) -> None:
+    observer = CountingObserver()
+    provider.answers = {kind: (200, {}, document) for kind in provider.metadata}
+    async with asking(provider) as fetch:
+        with pytest.raises(VerifierUnavailable):
+            await jwts(provider, fetch, observer=observer).verify(provider.jwt())
+
+    assert observer.counts["auth.keys_failed", "document"] == 1
+
+
 async def test_metadata_may_be_elsewhere(provider: Provider) -> None:
     provider.answers["elsewhere"] = (200, {}, json.dumps(provider._metadata()).encode())
     async with asking(provider) as fetch:
@@ -134,7 +145,7 @@ async def test_in_an_outage_what_is_known_goes_on_and_a_server_that_holds_is_giv
     clock, observer = FakeClock(), CountingObserver()
     async with asking(provider) as fetch:
         verifier = jwts(
-            provider, fetch, jwks=provider.jwks_uri, clock=clock, cache_ttl=0, timeout=0.2, observer=observer
+            provider, fetch, jwks=provider.jwks_uri, clock=clock, cache_ttl=0, timeout=1.0, observer=observer
         )
         text = provider.jwt()
         await verifier.verify(text)
@@ -200,6 +211,20 @@ async def test_ten_thousand_forged_opaque_tokens_reach_a_real_server_a_bounded_n
             )
 
     assert 30 <= provider.calls["introspect"] <= 46
+
+
+async def test_start_up_may_depend_on_the_issuer_and_does_not_by_itself(provider: Provider) -> None:
+    provider.down = True
+    async with asking(provider) as fetch:
+        for make in (jwts, opaques):
+            waits, goes_on = make(provider, fetch, require_at_startup=True), make(provider, fetch)
+            with pytest.raises(VerifierUnavailable):
+                await waits.startup()
+            await goes_on.startup()
+            await goes_on.aclose()
+        provider.down = False
+        for make in (jwts, opaques):
+            await make(provider, fetch, require_at_startup=True).startup()
 
 
 # -- both at once

@@ -344,6 +344,17 @@ async def test_an_outage_is_logged_once(caplog: pytest.LogCaptureFixture) -> Non
     assert sum(record.name == "streamware.auth" for record in caplog.records) == 1
 
 
+async def test_an_exception_that_nobody_expects_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand = Stand(ACTIVE)
+
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(stand.verifier._rules.__class__, "verified", fail)
+    assert await reason(stand.verifier, opaque()) == "unexpected"
+    assert stand.observer.counts["auth.unexpected", "MemoryError"] == 1
+
+
 async def test_closing_ends_calls_and_answers_who_waits() -> None:
     stand = Stand(ACTIVE)
     stand.fetch.gate.clear()

@@ -46,7 +46,10 @@ async def test_each_issuers_tokens_are_checked_with_its_own_keys() -> None:
     assert (await several.verify(by_other)).issuer == OTHER
     assert await reason(several, token(header("ES256", "ec"), claims(iss=ISSUER), EC)) == "key"
     assert await reason(several, token(body=claims(iss=OTHER))) == "key"
-    assert several.recall(by_other) is not None
+    recalled = several.recall(by_other)
+    assert recalled is not None
+    several.forget(recalled)
+    assert several.recall(by_other) is None
 
 
 async def test_a_jwt_of_an_unknown_issuer_is_refused_and_leads_nowhere() -> None:

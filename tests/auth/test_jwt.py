@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import trustme
 
-from streamware import ConfigurationError, JWTVerifier, Principal, VerifierUnavailable
+from streamware import ConfigurationError, CountingObserver, JWTVerifier, Principal, VerifierUnavailable
+from streamware.auth.keys import signed_by
+from streamware.auth.token import TokenParser
 from streamware.testing import FakeClock
 from tests.auth.mint import (
     AUDIENCE,
@@ -123,6 +125,14 @@ async def test_scopes_are_read_from_the_forms_that_issuers_use(said: dict[str, A
     assert principal.scopes == scopes
 
 
+async def test_scopes_may_be_elsewhere_and_one_name_is_one_name() -> None:
+    text = token(body=claims(permissions=["chat:write"]))
+
+    assert (await verifier(scope_claims="permissions", required=[]).verify(text)).scopes == {"chat:write"}
+    assert (await verifier(scope_claims=["permissions", "scope"]).verify(text)).scopes == {"chat:write"}
+    assert (await verifier(scope_claims=["scope", "permissions"]).verify(text)).scopes == {"read", "write"}
+
+
 @pytest.mark.parametrize("scope", [5, True, {"read": 1}, ["read", 5], [["read"]]])
 async def test_scopes_of_another_type_are_refused(scope: object) -> None:
     assert await reason(verifier(), token(body=claims(scope=scope))) == "claims"
@@ -217,9 +227,43 @@ def test_what_is_no_key_is_an_error_that_shows_nothing_of_it(given: object) -> N
     assert "BEGIN" not in str(wrong.value)
 
 
+def test_of_several_keys_only_the_path_of_a_file_is_shown(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as wrong:
+        verifier(key=[SECRET, tmp_path / "absent"], algorithms=["HS256"])
+    assert repr(SECRET) not in str(wrong.value)
+    assert "absent" in str(wrong.value)
+
+
 def test_a_file_that_is_not_there_is_an_error_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="jwks cannot be read"):
         verifier(jwks=tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize("wrong", [b"", b"{", b"[]", b'{"keys":[{"kty":"oct","k":"AAAA"}]}', None])
+async def test_a_file_that_becomes_unreadable_changes_nothing(tmp_path: Path, wrong: bytes | None) -> None:
+    path, clock, observer = tmp_path / "set.json", FakeClock(), CountingObserver()
+    path.write_text(json.dumps(public(RSA)))
+    verifying = verifier(jwks=path, clock=clock, observer=observer)
+    await verifying.verify(token())
+
+    path.unlink() if wrong is None else path.write_bytes(wrong)
+    await clock.advance(60)
+    await verifying.verify(token())
+    assert observer.total("auth.keys_failed") == 1
+
+
+def test_a_public_key_in_der_is_no_secret() -> None:
+    with pytest.raises(ConfigurationError, match="a public key"):
+        verifier(key=RSA.as_der(private=False), algorithms=["HS256"])
+
+
+def test_a_signature_that_a_library_chokes_on_is_a_wrong_one() -> None:
+    def choke(_: bytes, __: bytes) -> bool:
+        raise OverflowError
+
+    compact = TokenParser(["RS256"]).parse(token())
+    assert not signed_by(compact, (choke,))
+    assert signed_by(compact, (choke, lambda *_: True))
 
 
 async def test_keys_in_a_file_may_be_replaced(tmp_path: Path) -> None:
