@@ -8,6 +8,7 @@ import time
 
 from . import (
     idle_memory,
+    let_in,
     many_streams,
     per_event,
     plain_requests,
@@ -16,6 +17,7 @@ from . import (
     replay,
     report,
     shared_stores,
+    verify,
 )
 from .measure import Settings
 from .servers import CLIENT_CPU, pin
@@ -25,10 +27,12 @@ BENCHMARKS = {
     "many-streams": many_streams,
     "plain-requests": plain_requests,
     "idle-memory": idle_memory,
+    "let-in": let_in,
     "replay": replay,
     "shared-stores": shared_stores,
     "reconnects": reconnects,
     "redis-capacity": redis_capacity,
+    "verify": verify,
 }
 
 

@@ -3,7 +3,17 @@
 The names below are the public ones; ``streamware.testing`` is public too, for tests.
 """
 
+from .auth.adapter import AuthlibVerifier
+from .auth.fetch import Fetch, FetchError, FetchRequest, FetchResponse, HTTPFetch
+from .auth.introspection import IntrospectionVerifier
+from .auth.issuers import IssuerVerifier
+from .auth.jwt import JWTVerifier
+from .auth.metadata import ResourceMetadata
+from .auth.principal import AnonymousPrincipal, Principal
+from .auth.tickets import Tickets
+from .auth.verifier import TokenRefused, Verifier, VerifierUnavailable
 from .exceptions import ConfigurationError, StoreError, StoreFull, StoreUnavailable, StreamwareError
+from .middleware.auth import AuthMiddleware
 from .middleware.drain import DrainMiddleware
 from .middleware.heartbeat import HeartbeatMiddleware
 from .middleware.origin import OriginMiddleware
@@ -12,26 +22,41 @@ from .observe import CountingObserver, NullObserver, Observer
 from .preset import wrap
 from .stack import Middleware, Stack
 from .stores.base import Batch, Claim, Head, Log, LogReader, Outcome, ProducerLog, Store, Tombstone
+from .stores.board import Board
 from .stores.memory import MemoryStore
 from .stores.redis import RedisStore
 from .stores.sqlite import SQLiteStore
 from .streams.current import CurrentStream, Usage, current_stream
+from .streams.expiry import Expiry
 from .wire.cors import CORSOptions
 from .wire.transport import HSTSOptions
 
 __version__ = "0.1.0"
 
 __all__ = (
+    "AnonymousPrincipal",
+    "AuthMiddleware",
+    "AuthlibVerifier",
     "Batch",
+    "Board",
     "CORSOptions",
     "Claim",
     "ConfigurationError",
     "CountingObserver",
     "CurrentStream",
     "DrainMiddleware",
+    "Expiry",
+    "Fetch",
+    "FetchError",
+    "FetchRequest",
+    "FetchResponse",
     "HSTSOptions",
+    "HTTPFetch",
     "Head",
     "HeartbeatMiddleware",
+    "IntrospectionVerifier",
+    "IssuerVerifier",
+    "JWTVerifier",
     "Log",
     "LogReader",
     "MemoryStore",
@@ -40,8 +65,10 @@ __all__ = (
     "Observer",
     "OriginMiddleware",
     "Outcome",
+    "Principal",
     "ProducerLog",
     "RedisStore",
+    "ResourceMetadata",
     "ResumeMiddleware",
     "SQLiteStore",
     "Stack",
@@ -50,8 +77,12 @@ __all__ = (
     "StoreFull",
     "StoreUnavailable",
     "StreamwareError",
+    "Tickets",
+    "TokenRefused",
     "Tombstone",
     "Usage",
+    "Verifier",
+    "VerifierUnavailable",
     "__version__",
     "current_stream",
     "wrap",

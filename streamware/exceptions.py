@@ -4,7 +4,7 @@
     ├── ConfigurationError (also a ValueError)   an option or an order that cannot work; raised before any traffic
     └── StoreError                               a store could not do what it was asked
         ├── StoreUnavailable                     it did not answer, or not in time
-        └── StoreFull                            it has no room for another log
+        └── StoreFull                            it has no room for another log or item
 
 A refused client is never an exception: refusals are answers. Exceptions mean a mistake in the set-up or an outage.
 """
@@ -34,4 +34,4 @@ class StoreUnavailable(StoreError):
 
 
 class StoreFull(StoreError):
-    """The store has no room for another log and nothing that it may evict."""
+    """The store has no room for another log or item, and nothing that it may evict."""

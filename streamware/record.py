@@ -9,15 +9,20 @@ from __future__ import annotations
 from .types import Scope
 
 KEY = "streamware"
+#: What says for how long the connection may go on stands beside the record, not in it: whoever leaves it makes no
+#: record for that, of which every middleware further in would have to take care at every plain request.
+TENURE = "streamware.tenure"
 
 
 class Record:
     """``rank``: of the innermost middleware entered so far (guards the order). ``entered``: that middleware's name.
     ``denied``: the answer under way is a refusal that Streamware made, so no log must be made of it. ``drain``: of the
     worker, for whoever has connections that it may want to end. ``followed``: the response under way is read from a
-    log."""
+    log. ``server_scope``: what the scope with this record was copied from, for the one change that a server must see.
+    ``origin_checked``: where the request comes from has been judged. ``ambient``: its credential is one that browsers
+    send by themselves."""
 
-    __slots__ = ("denied", "drain", "entered", "followed", "rank")
+    __slots__ = ("ambient", "denied", "drain", "entered", "followed", "origin_checked", "rank", "server_scope")
 
     def __init__(self) -> None:
         self.rank = 0
@@ -25,12 +30,20 @@ class Record:
         self.denied = False
         self.drain: object = None  # a ``Drain``: not known so far down
         self.followed = False
+        self.server_scope: Scope | None = None
+        self.origin_checked = False
+        self.ambient = False
 
 
 def record_of(scope: Scope) -> Record | None:
     """The record in ``scope``, or None where no middleware of ours has entered it."""
     record = scope.get(KEY)
     return record if isinstance(record, Record) else None
+
+
+def tenure_of(scope: Scope) -> object:
+    """The ``Tenure`` of the connection (not known so far down), or None where nobody outside limits it."""
+    return scope.get(TENURE)
 
 
 def is_followed(scope: Scope) -> bool:

@@ -75,13 +75,15 @@ def test_every_option_has_its_line_on_the_page_of_its_middleware() -> None:
     import streamware
 
     pages = {
+        "auth.md": streamware.AuthMiddleware,
         "drain.md": streamware.DrainMiddleware,
         "heartbeat.md": streamware.HeartbeatMiddleware,
         "origin.md": streamware.OriginMiddleware,
         "resume.md": streamware.ResumeMiddleware,
         "../stores.md": streamware.MemoryStore,
     }
-    for page, cls in pages.items():
+    verifiers = [streamware.JWTVerifier, streamware.IntrospectionVerifier]
+    for page, cls in [*pages.items(), *(("../auth.md", verifier) for verifier in verifiers)]:
         text = (ROOT / "docs" / "middleware" / page).read_text(encoding="utf-8")
         table = {
             cell for row in re.findall(r"^\| ([^|]*) \|", text, re.MULTILINE) for cell in re.findall(r"`(\w+)`", row)

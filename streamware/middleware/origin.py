@@ -13,6 +13,7 @@ from typing import Literal, cast
 
 from ..exceptions import ConfigurationError
 from ..observe import NullObserver, Observer, OnceLog
+from ..record import record_of
 from ..streams.resource import PARAMETER
 from ..types import ASGIApp, Message, RawHeaders, Receive, Scope, Send
 from ..wire import cross_origin, transport
@@ -152,6 +153,10 @@ class OriginMiddleware(BaseMiddleware):
             )
             if reason:
                 return self._refuse(scope, inner, reason)
+        elif relation not in ACCEPTED:
+            return self.app(scope, receive, inner)  # nobody has looked
+        if (record := record_of(scope)) is not None:
+            record.origin_checked = True
         return self.app(scope, receive, inner)
 
     def _is_ambient(self, scope: Scope) -> bool:

@@ -20,7 +20,7 @@ Rules that every back end keeps:
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -145,11 +145,19 @@ class Reported:
 
 
 @dataclass(frozen=True, slots=True)
+class Announced:
+    """``Backend.announce`` of another worker, under a topic that this one listens to."""
+
+    topic: str
+    message: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Resync:
     """Signals may have been lost."""
 
 
-Signal: TypeAlias = Appended | StopAsked | Reported | Resync
+Signal: TypeAlias = Appended | StopAsked | Reported | Announced | Resync
 
 
 class Backend(Protocol):
@@ -240,3 +248,20 @@ class Backend(Protocol):
     async def claimed(self, key: str) -> Claim | None:
         """Who holds a key (``won`` is False); None where it is free."""
         ...
+
+    # -- what workers leave for one another; see ``board.py``
+
+    async def put(self, key: str, value: bytes, ttl: float) -> bool:
+        """Leave ``value`` under ``key``, a short plain word, for ``ttl`` seconds; False where there is no room."""
+        ...
+
+    async def take(self, key: str) -> bytes | None:
+        """What was left there: to one caller only."""
+        ...
+
+    async def announce(self, topic: str, message: bytes) -> None:
+        """Signal ``message`` to the other workers that listen to ``topic``, a short plain word."""
+
+    async def listen(self, topics: Collection[str]) -> None:
+        """Signal what other workers announce under ``topics``, from before this returns on, and nothing else; until it
+        is called again, or the back end is closed."""

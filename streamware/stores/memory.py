@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextvars import Context
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -19,7 +19,10 @@ from ..exceptions import StoreFull
 from ..types import Clock, TimerHandle
 from ..wire.cursor import new_tag
 from .base import Claim, Head, Log, Outcome, ProducerLog, Tombstone
+from .board import check_message
 from .checks import check_positive, check_shares
+from .listeners import Listeners
+from .memory_board import MemoryBoard
 from .memory_log import MemoryLog
 
 T = TypeVar("T")
@@ -103,6 +106,8 @@ class MemoryStore:
         self._tombstones: OrderedDict[str, tuple[Tombstone, float]] = OrderedDict()
         self._claims: dict[str, _Held] = {}
         self._keys: dict[str, str] = {}  # stream: the idempotency key that started it
+        self._board = MemoryBoard(self._clock.now)
+        self._listeners = Listeners()
         self._bytes = 0
         self._accounts: dict[str, int] = {}
         self._evictable: dict[str, int] = {}  # of each account, the bytes that finished logs hold
@@ -132,6 +137,7 @@ class MemoryStore:
             self._timer.cancel()
             self._timer = None
         self._starved.clear()
+        self._board.clear()
 
     async def create(self, stream: str, head: Head, *, window: int) -> ProducerLog:
         self._sweep()
@@ -214,6 +220,21 @@ class MemoryStore:
         finally:
             timer.cancel()
         return None if held is None else Claim(False, held.stream, held.fingerprint, held.settled)
+
+    # -- Board
+
+    async def put(self, key: str, value: bytes, ttl: float) -> None:
+        self._board.put(key, value, ttl)
+
+    async def take(self, key: str) -> bytes | None:
+        return self._board.take(key)
+
+    async def announce(self, topic: str, message: bytes) -> None:
+        check_message(message)
+        self._listeners.tell(topic, message)
+
+    def listen(self, topic: str, hear: Callable[[bytes], None]) -> Callable[[], None]:
+        return self._listeners.add(topic, hear)
 
     # -- Budget
 

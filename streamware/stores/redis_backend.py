@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
 from ..exceptions import StoreUnavailable
 from .backend import Entry, Page, Report, Signal, State, Written
 from .base import Claim, Outcome, Tombstone
 from .redis_asking import Asking, Command
+from .redis_board import RedisBoard
 from .redis_claims import Claims
 from .redis_layout import INLINE_BYTES, Keys, Note, encode_note, note_of
 from .redis_lease import Lease
@@ -269,6 +270,20 @@ class RedisBackend:
     async def claimed(self, key: str) -> Claim | None:
         return await self._now.claims.claimed(key)
 
+    # -- what workers leave for one another
+
+    async def put(self, key: str, value: bytes, ttl: float) -> bool:
+        return await self._now.board.put(key, value, ttl)
+
+    async def take(self, key: str) -> bytes | None:
+        return await self._now.board.take(key)
+
+    async def announce(self, topic: str, message: bytes) -> None:
+        await self._now.board.announce(topic, message)
+
+    async def listen(self, topics: Collection[str]) -> None:
+        await self._now.listener.hear(topics)
+
     # -- within
 
     async def _strays(self) -> list[str]:
@@ -340,6 +355,7 @@ class _Connected:
         self.listener = Listener(nodes, keys, worker, on_signal, timeout)
         self.writer = Writer(self.writing, keys, worker, lives, held, inline)
         self.pages = Pages(self.asking, keys)
+        self.board = RedisBoard(self.asking, keys, worker)
         self.claims = Claims(self.asking, keys, worker, lives, held)
         self.is_new = True  # the server at the other end may have taken another's place
         self.strays: dict[str, None] = {}

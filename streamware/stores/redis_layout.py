@@ -13,6 +13,8 @@
     {worker}:inbox    channel: what other workers tell it
     workers           set: all that have or had a lease
     claim:{hash}      a hash: who holds an idempotency key
+    board:{hash}      a string: what was left for one who takes it
+    topic:{hash}      channel: what workers announce to all
     ended             list: the logs that have ended, oldest first, to keep them within a number
 
 All begin with the store's prefix. The braces are for Redis Cluster, which keeps on one server what has the same text
@@ -94,6 +96,12 @@ class Keys:
             self._prefix,
             hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest().encode(),
         )
+
+    def item(self, key: str) -> bytes:
+        return b"%bboard:%b" % (self._prefix, key.encode())
+
+    def topic(self, topic: str) -> bytes:
+        return b"%btopic:%b" % (self._prefix, topic.encode())
 
     def stream_of(self, channel: bytes) -> str | None:
         """The stream whose channel it is; None where it is another's."""

@@ -1,5 +1,5 @@
-"""What wakes a worker: its inbox and the logs that it watches, on one connection that subscribes (one to each server,
-where a cluster shards its channels).
+"""What wakes a worker: its inbox, the logs that it watches and what is announced to all, on one connection that
+subscribes (one to each server, where a cluster shards its channels).
 
 Rules:
 
@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import msgspec
 
 from ..exceptions import StoreUnavailable
-from .backend import Appended, Report, Reported, Resync, Signal, StopAsked
+from .backend import Announced, Appended, Report, Reported, Resync, Signal, StopAsked
+from .redis_board import decode_notice
 from .redis_layout import Keys, decode_news, decode_note
 from .redis_line import Line
 from .redis_nodes import Nodes
@@ -41,6 +42,7 @@ class Listener:
         self._name = f"streamware-{worker}-listen"
         self._inbox = keys.inbox(worker)
         self._streams: dict[bytes, str] = {}
+        self._topics: dict[bytes, str] = {}
         self._lines: dict[Address, Line] = {}
         self._restoring: set[asyncio.Task[None]] = set()
 
@@ -61,6 +63,20 @@ class Listener:
     def unwatch(self, stream: str) -> None:
         channel = self._keys.news(stream)
         self._streams.pop(channel, None)
+        self._leave(channel)
+
+    async def hear(self, topics: Collection[str]) -> None:
+        """Hear what is announced under ``topics``, and no others.
+
+        :raises StoreUnavailable: a server has not confirmed it in time; it is heard from when it does.
+        """
+        wanted = {self._keys.topic(topic): topic for topic in topics}
+        before, self._topics = self._topics, wanted
+        for channel in before.keys() - wanted.keys():
+            self._leave(channel)
+        await self._listen(set(wanted))
+
+    def _leave(self, channel: bytes) -> None:
         for node, line in list(self._lines.items()):
             line.leave(channel)
             if not line.channels:
@@ -103,7 +119,7 @@ class Listener:
             await asyncio.sleep(random.uniform(pause / 2, pause))
             pause = min(LONGEST_PAUSE, 2 * pause)
             self._nodes.mistrust()
-            wanted = {channel for channel in channels if channel == self._inbox or channel in self._streams}
+            wanted = {channel for channel in channels if self._is_wanted(channel)}
             try:
                 await self._listen(wanted)
                 break
@@ -111,11 +127,18 @@ class Listener:
                 continue
         self._on_signal(Resync())
 
+    def _is_wanted(self, channel: bytes) -> bool:
+        return channel == self._inbox or channel in self._streams or channel in self._topics
+
     def _hear(self, channel: bytes, message: bytes) -> None:
         try:
             stream = self._streams.get(channel)
             if stream is not None:
                 self._on_signal(Appended(decode_news(stream, message)))
+            elif (topic := self._topics.get(channel)) is not None:
+                notice = decode_notice(message)
+                if notice is not None and notice.worker != self._worker:  # that has told its own
+                    self._on_signal(Announced(topic, notice.message))
             elif channel == self._inbox:
                 note = decode_note(message)
                 for asked in note.stops:

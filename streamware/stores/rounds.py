@@ -25,6 +25,7 @@ from .feed import Feed
 from .flusher import Flusher
 from .local_log import LocalLog
 from .presence import Presence
+from .shared_board import SharedBoard
 from .timing import Timing
 from .trouble import Trouble
 
@@ -46,6 +47,7 @@ class Rounds:
         presence: Presence,
         logs: Mapping[str, LocalLog],
         feeds: Mapping[str, Feed],
+        board: SharedBoard,
         *,
         worker: str,
         clock: Clock,
@@ -60,6 +62,7 @@ class Rounds:
         self._presence = presence
         self._logs = logs
         self._feeds = feeds
+        self._board = board
         self._worker = worker
         self._clock = clock
         self._observer = observer
@@ -78,6 +81,7 @@ class Rounds:
         with contextlib.suppress(StoreUnavailable):
             await self._writes.call(self._backend.connect, self._worker, self._timing.lease, self._on_signal)
             self._connected = True
+            self._board.connected()
 
     def begin(self, lapsed: bool) -> None:
         """It is time for a round. ``lapsed``: this worker's lease had lapsed since the last."""
@@ -129,6 +133,7 @@ class Rounds:
             await self.connect()
             if not self._connected:
                 return
+        self._board.keep_up()
         if self._writes.away:
             await self._writes.call(self._backend.write, ())
         await self._stops()

@@ -16,14 +16,14 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
 from ..clock import LoopClock
 from ..exceptions import StoreFull, StoreUnavailable
 from ..observe import NullObserver, Observer
 from ..types import Clock
-from .backend import Appended, Backend, Reported, Signal, State, StopAsked
+from .backend import Announced, Appended, Backend, Reported, Signal, State, StopAsked
 from .base import Claim, Head, Log, Outcome, ProducerLog, Tombstone
 from .budget import WorkerBudget
 from .claims import Claims
@@ -33,6 +33,7 @@ from .local_log import LocalLog
 from .presence import Presence
 from .remote_log import RemoteLog
 from .rounds import Rounds
+from .shared_board import SharedBoard
 from .timing import Timing
 from .trouble import Trouble, within
 from .vigil import Vigil
@@ -85,6 +86,7 @@ class SharedStore:
         self._reads = Trouble(backend.name, "reads", clock, observer, timing)
         self._writes = Trouble(backend.name, "writes", clock, observer, timing)
         self._claims = Claims(backend, self._reads, self._writes, clock)
+        self._board = SharedBoard(backend, self._reads, self._writes)
         self._vigil: Vigil | None = None
         self._worker = ""
         self._starting: asyncio.Future[None] | None = None
@@ -130,6 +132,7 @@ class SharedStore:
             self._presence,
             self._logs,
             self._feeds,
+            self._board,
             worker=self._worker,
             clock=clock,
             observer=self._observer,
@@ -156,6 +159,7 @@ class SharedStore:
         if vigil is not None:
             vigil.end()
         await self._rounds.aclose()
+        await self._board.aclose()
         await self._flusher.aclose()
         await self._presence.aclose()
         self._reads.over = self._writes.over = True
@@ -260,6 +264,24 @@ class SharedStore:
         await self.start()
         return await self._claims.settled(key, timeout)
 
+    # -- Board
+
+    async def put(self, key: str, value: bytes, ttl: float) -> None:
+        await self.start()
+        await self._board.put(key, value, ttl)
+
+    async def take(self, key: str) -> bytes | None:
+        await self.start()
+        return await self._board.take(key)
+
+    async def announce(self, topic: str, message: bytes) -> None:
+        self._board.tell(topic, message)
+        await self.start()
+        await self._board.announce(topic, message)
+
+    def listen(self, topic: str, hear: Callable[[bytes], None]) -> Callable[[], None]:
+        return self._board.listen(topic, hear)
+
     # -- within
 
     def _drop(self, log: LocalLog) -> None:
@@ -335,5 +357,7 @@ class SharedStore:
             log = self._logs.get(signal.report.stream)
             if log is not None:
                 log.elsewhere(signal.worker, signal.report.readers, signal.report.sent)
+        elif isinstance(signal, Announced):
+            self._board.heard(signal.topic, signal.message)
         else:
             self._rounds.suspect()

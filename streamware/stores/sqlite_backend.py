@@ -16,7 +16,7 @@ import os
 import sqlite3
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,7 @@ import msgspec
 
 from ..exceptions import StoreUnavailable
 from ..types import Clock
+from . import sqlite_board as board
 from . import sqlite_changes as changes
 from . import sqlite_reads as reads
 from .backend import Entry, Page, Report, Reported, Resync, Signal, State, StopAsked, Written
@@ -44,7 +45,7 @@ REPORTS = 200
 JOIN_SECONDS = 2.0
 
 # The first byte of a datagram, or of a letter; see ``sqlite_follow.py`` for more.
-STOP, REPORT = b"s", b"r"
+STOP, REPORT, NOTICE = b"s", b"r", b"n"
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_reports = msgspec.msgpack.Decoder(tuple[str, list[tuple[str, int, int]]]).decode
@@ -87,6 +88,7 @@ class SQLiteBackend:
             self._desks = [self._write_desk, self._read_desk, self._checkpoint_desk]
             self._wakes = Wakes(self._path.with_name(f"{self._path.name}-wakes"), worker, self._hear)
             self._follow = Follow(self._read_desk, self._fresh, self._wakes, worker, self._clock, self._find, on_signal)
+            self._notices = board.Notices(self._read_desk, worker, on_signal)
         await self._write_desk.do(self._connected)
         self._wakes.open()
 
@@ -107,6 +109,7 @@ class SQLiteBackend:
         self._closed = True
         self._wakes.close()
         await self._follow.aclose()
+        await self._notices.aclose()
         if self._checkpoint is not None:
             self._checkpoint.cancel()
             await asyncio.wait([self._checkpoint])
@@ -174,10 +177,12 @@ class SQLiteBackend:
             # What is fresh may be in pages as well: nothing else has to go for it.
             self._batches.tidy(connection, hurry=changes.used(connection) >= bounds.max_bytes)
             self._batches.may_create = changes.tidy(connection, bounds, times)
+            board.tidy(connection, times.now)
             self._batches.fresh.forget()  # it is seldom wanted here, and large
 
         await self._write_desk.do(tidy)
         await self._follow.refresh()
+        await self._notices.refresh()
         await self._read_mail()
         if self._checkpoint is None:
             self._checkpoint = asyncio.get_running_loop().create_task(self._move_log())
@@ -267,6 +272,23 @@ class SQLiteBackend:
     async def asked(self) -> Sequence[str]:
         return await self._read_desk.do(lambda connection: reads.asked(connection, self._batches.worker))
 
+    # -- what workers leave for one another
+
+    async def put(self, key: str, value: bytes, ttl: float) -> bool:
+        return await self._write_desk.do(lambda connection: board.put(connection, key, value, self._now(), ttl))
+
+    async def take(self, key: str) -> bytes | None:
+        return await self._write_desk.do(lambda connection: board.take(connection, key, self._now()))
+
+    async def announce(self, topic: str, message: bytes) -> None:
+        worker = self._worker
+        await self._write_desk.do(lambda connection: board.announce(connection, worker, topic, message, self._now()))
+        for other in self._wakes.others():
+            self._wakes.send(other, NOTICE)
+
+    async def listen(self, topics: Collection[str]) -> None:
+        await self._notices.listen(topics)
+
     # -- from other workers
 
     def _hear(self, datagram: bytes) -> None:
@@ -276,6 +298,8 @@ class SQLiteBackend:
                 self._follow.look()
             elif what == FOLLOWS:
                 self._follow.followed_by(rest.decode())
+            elif what == NOTICE:
+                self._notices.look()
             elif what == STOP:
                 self._on_signal(StopAsked(rest.decode()))
             elif what == REPORT:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ..exceptions import StoreUnavailable
 
-VERSION = 1
+VERSION = 2
 #: How long a statement waits for another worker's transaction; less than an operation of the core may take.
 BUSY_SECONDS = 1.5
 
@@ -73,6 +73,24 @@ CREATE TABLE IF NOT EXISTS mail (
     body BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS addressed ON mail (worker);
+CREATE TABLE IF NOT EXISTS board (
+    key TEXT PRIMARY KEY,
+    value BLOB NOT NULL,
+    size INTEGER NOT NULL,
+    expires REAL NOT NULL
+);
+CREATE INDEX IF NOT EXISTS perishable ON board (expires);
+CREATE TABLE IF NOT EXISTS board_size (bytes INTEGER NOT NULL);
+INSERT INTO board_size SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM board_size);
+CREATE TRIGGER IF NOT EXISTS item_put AFTER INSERT ON board BEGIN UPDATE board_size SET bytes = bytes + new.size; END;
+CREATE TRIGGER IF NOT EXISTS item_taken AFTER DELETE ON board BEGIN UPDATE board_size SET bytes = bytes - old.size; END;
+CREATE TABLE IF NOT EXISTS notices (
+    n INTEGER PRIMARY KEY AUTOINCREMENT,
+    worker TEXT NOT NULL, -- that has told its own listeners
+    topic TEXT NOT NULL,
+    message BLOB NOT NULL,
+    expires REAL NOT NULL
+);
 """
 
 
@@ -89,14 +107,14 @@ def open_file(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version not in (0, VERSION):
-            raise sqlite3.DatabaseError(f"its tables are of version {version}, {VERSION} is wanted")
+        if not 0 <= version <= VERSION:
+            raise sqlite3.DatabaseError(f"its tables are of version {version}, {VERSION} is known")
         connection.execute("PRAGMA journal_mode = WAL").fetchone()
         # With WAL that loses no commit when a process dies, and at worst the last ones when the machine does.
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA wal_autocheckpoint = 0")  # it would stall the batch that hits it
         connection.execute(f"PRAGMA journal_size_limit = {64 * 1024 * 1024}").fetchone()
-        if version == 0:
+        if version < VERSION:  # all that was added since is in tables of its own
             with transaction(connection):
                 for statement in _SCHEMA.split(";\n"):
                     connection.execute(statement)

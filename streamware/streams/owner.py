@@ -86,9 +86,11 @@ def principal_of(scope: Scope) -> str | None:
     user = scope.get("user")
     if user is None or not getattr(user, "is_authenticated", False):
         return None
-    subject = getattr(user, "subject", None)
-    if subject is not None:
-        return f"principal\0{getattr(user, 'issuer', '')}\0{subject}"
+    if getattr(user, "subject", None) is not None:
+        name = named(user)
+        if name is None:
+            raise ValueError("the authenticated principal in scope['user'] has neither a subject nor a client")
+        return name
     kind = user.__class__  # not type(): Django's and Channels' users are lazy, and this is the real one's
     model = f"{kind.__module__}.{kind.__qualname__}"
     key = getattr(user, "pk", None)
@@ -101,6 +103,22 @@ def principal_of(scope: Scope) -> str | None:
     if not identity:
         raise ValueError("the authenticated user in scope['user'] has neither an identity nor a display_name")
     return f"starlette\0{model}\0{identity}"
+
+
+def named(principal: object) -> str | None:
+    """(kind, issuer, subject) of a principal of Streamware's. A token without a subject is its client's, or else
+    nobody's but its own: two of them must not be taken for one user. None for one that says nothing at all."""
+    issuer = getattr(principal, "issuer", "")
+    for kind, attribute in (("principal", "subject"), ("client", "client_id"), ("token", "token_hash")):
+        said = getattr(principal, attribute, "")
+        if said:
+            return f"{kind}\0{issuer}\0{said.hex() if isinstance(said, bytes) else said}"
+    return None
+
+
+def who(principal: str) -> str:
+    """A name for what ``principal_of`` found that tells nothing of it."""
+    return hashlib.sha256(principal.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def credential_of(scope: Scope, cookies: frozenset[str]) -> bytes | None:

@@ -14,12 +14,16 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from streamware import (
     CountingObserver,
     HeartbeatMiddleware,
+    IntrospectionVerifier,
+    IssuerVerifier,
+    JWTVerifier,
     MemoryStore,
     Middleware,
     Observer,
     ResumeMiddleware,
     Stack,
     Store,
+    Verifier,
     current_stream,
     wrap,
 )
@@ -92,6 +96,9 @@ FastAPI().add_middleware(HeartbeatMiddleware, interval=15)
 # Protocols that users' own classes and ours meet.
 observer: Observer = CountingObserver()
 store: Store = MemoryStore()
+jwts = JWTVerifier(issuer="https://idp.example", audience=["a", "b"], key=[b"secret"], algorithms=["HS256"])
+opaque: Verifier = IntrospectionVerifier(endpoint="https://idp.example/i", client_id="c", client_secret="s")
+verifier: Verifier = IssuerVerifier([jwts], opaque=opaque)
 
 if (stream := current_stream()) is not None:
     stream.linger = None
