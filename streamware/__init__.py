@@ -3,9 +3,15 @@
 The names below are the public ones; ``streamware.testing`` is public too, for tests.
 """
 
+from .auth.metadata import ResourceMetadata
+from .auth.principal import AnonymousPrincipal, Principal
+from .auth.tickets import Tickets
+from .auth.verifier import TokenRefused, Verifier, VerifierUnavailable
 from .exceptions import ConfigurationError, StoreError, StoreFull, StoreUnavailable, StreamwareError
+from .middleware.auth import AuthMiddleware
 from .middleware.drain import DrainMiddleware
 from .middleware.heartbeat import HeartbeatMiddleware
+from .middleware.origin import OriginMiddleware
 from .middleware.resume import ResumeMiddleware
 from .observe import CountingObserver, NullObserver, Observer
 from .preset import wrap
@@ -16,17 +22,23 @@ from .stores.memory import MemoryStore
 from .stores.redis import RedisStore
 from .stores.sqlite import SQLiteStore
 from .streams.current import CurrentStream, Usage, current_stream
+from .wire.cors import CORSOptions
+from .wire.transport import HSTSOptions
 
 __version__ = "0.1.0"
 
 __all__ = (
+    "AnonymousPrincipal",
+    "AuthMiddleware",
     "Batch",
     "Board",
+    "CORSOptions",
     "Claim",
     "ConfigurationError",
     "CountingObserver",
     "CurrentStream",
     "DrainMiddleware",
+    "HSTSOptions",
     "Head",
     "HeartbeatMiddleware",
     "Log",
@@ -35,9 +47,12 @@ __all__ = (
     "Middleware",
     "NullObserver",
     "Observer",
+    "OriginMiddleware",
     "Outcome",
+    "Principal",
     "ProducerLog",
     "RedisStore",
+    "ResourceMetadata",
     "ResumeMiddleware",
     "SQLiteStore",
     "Stack",
@@ -46,8 +61,12 @@ __all__ = (
     "StoreFull",
     "StoreUnavailable",
     "StreamwareError",
+    "Tickets",
+    "TokenRefused",
     "Tombstone",
     "Usage",
+    "Verifier",
+    "VerifierUnavailable",
     "__version__",
     "current_stream",
     "wrap",

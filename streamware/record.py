@@ -15,9 +15,11 @@ class Record:
     """``rank``: of the innermost middleware entered so far (guards the order). ``entered``: that middleware's name.
     ``denied``: the answer under way is a refusal that Streamware made, so no log must be made of it. ``drain``: of the
     worker, for whoever has connections that it may want to end. ``followed``: the response under way is read from a
-    log."""
+    log. ``server_scope``: what the scope with this record was copied from, for the one change that a server must see.
+    ``origin_checked``: where the request comes from has been judged. ``ambient``: its credential is one that browsers
+    send by themselves."""
 
-    __slots__ = ("denied", "drain", "entered", "followed", "rank")
+    __slots__ = ("ambient", "denied", "drain", "entered", "followed", "origin_checked", "rank", "server_scope")
 
     def __init__(self) -> None:
         self.rank = 0
@@ -25,6 +27,9 @@ class Record:
         self.denied = False
         self.drain: object = None  # a ``Drain``: not known so far down
         self.followed = False
+        self.server_scope: Scope | None = None
+        self.origin_checked = False
+        self.ambient = False
 
 
 def record_of(scope: Scope) -> Record | None:

@@ -149,6 +149,7 @@ class Stack:
                 kind
                 for kind in ours.scope_types
                 if any(inner.selection.everything and kind in inner.scope_types for inner in own[place + 1 :])
+                and not any(inner.needs_record for inner in own[place:])
             )
             if ours.drains is not None:
                 for within in own[place + 1 :]:

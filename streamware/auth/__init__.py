@@ -1,1 +1,2 @@
-"""Who asks: verifying tokens, and what is known of a caller afterwards. Knows nothing of HTTP messages or streams."""
+"""Who asks: verifying tokens, and what is known of a caller afterwards. Only ``endpoints.py`` knows of HTTP messages,
+and nothing here knows of streams."""

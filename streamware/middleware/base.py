@@ -144,6 +144,11 @@ class BaseMiddleware:
         return False
 
     @property
+    def needs_record(self) -> bool:
+        """Whether those outside it are to leave a record, also where a ``Stack`` has checked the order for them."""
+        return False
+
+    @property
     def endpoints(self) -> Mapping[str, ASGIApp]:
         """What a ``Stack`` is to answer before any middleware: an app by path within the mount."""
         return {}
@@ -167,6 +172,7 @@ class BaseMiddleware:
                 record: Record | None = scope.get(KEY)
                 if record is None or record.__class__ is not Record:
                     record = Record()
+                    record.server_scope = scope
                     scope = {**scope, KEY: record}
                 rank, entered = record.rank, record.entered
                 record.rank = self.ranks[0] if rank <= self.ranks[0] else self.placed(record)

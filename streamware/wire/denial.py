@@ -5,6 +5,8 @@
 2. Any status but 200 ends a browser's EventSource for good. So a refusal *for now* (``soft=True``) answers those that
    look like one with an empty stream that sets the reconnection time: silent, and they come back with their cursor.
 3. Whoever sends a refusal marks the scope's record, so that no log is made of it.
+4. A script in a browser sees nothing of a handshake that failed but that it did. Where it is to learn why, the
+   WebSocket is accepted and closed at once, with a code.
 """
 
 from __future__ import annotations
@@ -12,11 +14,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import msgspec
 
 from ..record import record_of
-from ..types import Message, RawHeaders, Scope, Send
+from ..types import Message, RawHeaders, Receive, Scope, Send
 from . import headers as raw
 
 #: What an answer to a stream's request may depend on.
@@ -30,6 +33,9 @@ MAX_RETRY_AFTER = 366 * 86_400.0
 MAX_RETRY = 86_400.0
 
 EVENT_STREAM = b"text/event-stream"
+
+#: How a WebSocket is refused: by an HTTP response, by a close after an accept, or by the first unless a browser asks.
+WebSocketReject = Literal["auto", "http", "accept-close"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +102,31 @@ async def deny_websocket(scope: Scope, send: Send, denial: Denial) -> None:
         return
     for message in denial_messages({**scope, "method": "GET"}, denial):
         await send({**message, "type": message["type"].replace("http.", "websocket.http.")})
+
+
+async def reject_websocket(
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    denial: Denial,
+    *,
+    how: WebSocketReject,
+    code: int,
+    subprotocol: str | None = None,
+) -> None:
+    """Refuse a WebSocket's handshake as ``how`` says. ``code``: to close with, where it is accepted first;
+    ``subprotocol``: to accept with, one of those that the client offers, for browsers fail the connection without."""
+    if how == "http" or (how == "auto" and raw.get(scope["headers"], b"origin") is None):
+        await deny_websocket(scope, send, denial)
+        return
+    if (await receive())["type"] != "websocket.connect":
+        return  # the client has left
+    accept: Message = {"type": "websocket.accept"}
+    if subprotocol is not None:
+        accept["subprotocol"] = subprotocol
+    await send(accept)
+    # Daphne drops the reason, so the code has to say it all.
+    await send({"type": "websocket.close", "code": code, "reason": denial.title})
 
 
 def _problem(denial: Denial) -> dict[str, str | int | None]:

@@ -124,6 +124,11 @@ def parse_prefer(values: Iterable[bytes]) -> dict[str, str]:
     return preferences
 
 
+def is_token(value: bytes) -> bool:
+    """Whether ``value`` is a token (RFC 9110, section 5.6.2), as names of headers and methods are."""
+    return _TOKEN(value) is not None
+
+
 def is_preflight(scope: Scope) -> bool:
     """True for a CORS preflight: OPTIONS with Origin and Access-Control-Request-Method."""
     if scope.get("type") != "http" or scope.get("method") != "OPTIONS":
