@@ -119,7 +119,8 @@ async def test_the_token_is_verified_once_and_not_by_the_dependency() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "scope"), [("/chat", "chat"), ("/routed", "tools"), ("/open/maybe-chat", "chat"), ("/nested", "chat tools")]
+    ("path", "scope"),
+    [("/chat", "chat"), ("/routed", "tools"), ("/open/maybe-chat", "chat"), ("/nested", "chat tools")],
 )
 async def test_a_missing_scope_is_refused_and_named(path: str, scope: str) -> None:
     got = await get(secured(fastapi()), path, BOB)
