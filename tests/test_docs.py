@@ -77,6 +77,7 @@ def test_every_option_has_its_line_on_the_page_of_its_middleware() -> None:
     pages = {
         "drain.md": streamware.DrainMiddleware,
         "heartbeat.md": streamware.HeartbeatMiddleware,
+        "origin.md": streamware.OriginMiddleware,
         "resume.md": streamware.ResumeMiddleware,
         "../stores.md": streamware.MemoryStore,
     }

@@ -180,7 +180,8 @@ class AuthMiddleware(BaseMiddleware):
                 await self._metadata(scope, receive, send)
                 return
             if scope["method"] == "OPTIONS" and headers.is_preflight(scope):
-                await self.app(_with(scope, self._gate.anonymous()), receive, send)
+                nobody = self._gate.anonymous()
+                await self.app({**scope, "user": nobody, "auth": AuthCredentials(nobody)}, receive, send)
                 return
         offer = credentials.NO_OFFER
         try:
@@ -212,7 +213,9 @@ class AuthMiddleware(BaseMiddleware):
         if offer.tokens:
             scope = credentials.with_subprotocols(scope, offer.others)
             send = send if offer.marker is None else _answering(send, offer.marker)
-        await self._serve(_with(scope, principal), receive, send, principal)
+        # What an outer middleware left there, of another user say, is gone.
+        scope = {**scope, "user": principal, "auth": AuthCredentials(principal)}
+        await self._serve(scope, receive, send, principal)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, principal: Principal) -> None:
         """Run the app for one connection, whose principal is known and may do what it asks for."""
@@ -220,6 +223,8 @@ class AuthMiddleware(BaseMiddleware):
 
     def _shown(self, scope: Scope, token: str | None, offer: Offer, parameters: Parameters) -> Credential | None:
         """The one credential of the request, wherever it stands."""
+        if self._cookie is None and not offer.tokens and not parameters.found:
+            return None if token is None else Credential(token, credentials.HEADER)
         shown = [] if token is None else [Credential(token, credentials.HEADER)]
         if self._cookie is not None:
             found = credentials.cookies(scope["headers"], self._cookie)
@@ -271,11 +276,6 @@ class AuthMiddleware(BaseMiddleware):
                     await deny(scope, send, denial, soft=soft)
             finally:
                 inbound.release()
-
-
-def _with(scope: Scope, principal: Principal) -> Scope:
-    """``scope``, copied, as ``principal``'s. What an outer middleware left there of another user is gone."""
-    return {**scope, "user": principal, "auth": AuthCredentials(principal)}
 
 
 def _unreadable(error: CredentialError) -> Refusal:

@@ -102,9 +102,7 @@ class OriginMiddleware(BaseMiddleware):
         _check(isinstance(require_secure, bool), "require_secure", require_secure, "True or False")
         _check(cors is None or isinstance(cors, bool | CORSOptions), "cors", cors, "True, a CORSOptions, or None")
         _check(hsts is None or isinstance(hsts, bool | HSTSOptions), "hsts", hsts, "True, an HSTSOptions, or None")
-        _check(
-            require_secure or not isinstance(hsts, HSTSOptions), "hsts", hsts, "left out without require_secure=True"
-        )
+        _check(require_secure or not isinstance(hsts, HSTSOptions), "hsts", hsts, "None without require_secure=True")
         _check(_is_port(secure_port), "secure_port", secure_port, "a port, 1 to 65535")
         kinds = _names("ambient", ambient, "a list of " + ", ".join(f'"{kind}"' for kind in _KINDS))
         _check(kinds <= {*_KINDS}, "ambient", ambient, "a list of " + ", ".join(f'"{kind}"' for kind in _KINDS))

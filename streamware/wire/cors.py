@@ -155,9 +155,7 @@ def _names(option: str, given: object) -> tuple[str, ...]:
     for name in names:
         if name == "*":
             # With credentials, "*" is a name like any other.
-            raise ConfigurationError.option(
-                "CORSOptions", option, name, "names one by one, since * allows nothing here"
-            )
+            raise ConfigurationError.option("CORSOptions", option, name, "names one by one: * means nothing here")
         if not isinstance(name, str) or not is_token(name.encode("utf-8", "replace")):
             raise ConfigurationError.option("CORSOptions", option, name, expected)
     return cast("tuple[str, ...]", names)

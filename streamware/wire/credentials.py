@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -29,8 +29,6 @@ KUBERNETES = "base64url.bearer.authorization.k8s.io."
 
 HEADER, COOKIE, SUBPROTOCOL, TICKET, QUERY = "header", "cookie", "subprotocol", "ticket", "query"
 
-_AUTHORIZATION = b"authorization"
-_LENGTH = len(_AUTHORIZATION)
 _SUBPROTOCOLS = b"sec-websocket-protocol"
 
 
@@ -79,30 +77,38 @@ NO_OFFER = Offer((), None, [])
 NO_PARAMETERS = Parameters({}, b"")
 
 
-def authorization(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+def authorization(headers: raw.Headers) -> str | None:
     """The bearer token of the ``Authorization`` header; None where there is none, or it is of another scheme.
 
-    :raises CredentialError: ``repeated``, or ``malformed``: a scheme without a token.
+    :raises CredentialError: ``repeated``, ``too_large``, or ``malformed``: a scheme without a token.
     """
     value = None
     for name, line in headers:
-        if len(name) == _LENGTH and (name == _AUTHORIZATION or name.lower() == _AUTHORIZATION):
+        if name == b"authorization":
             if value is not None:
                 raise CredentialError("repeated")
             value = line
-    if value is None:
-        return None
-    if value[:7].lower() != b"bearer ":
+    if value is None:  # servers write names in lower case, as ASGI has it
+        lines = raw.get_all(headers, b"authorization")
+        if len(lines) > 1:
+            raise CredentialError("repeated")
+        if not lines:
+            return None
+        value = lines[0]
+    scheme = value[:7]
+    if scheme != b"Bearer " and scheme.lower() != b"bearer ":
         if value.strip(b" \t").lower() == b"bearer":
             raise CredentialError("malformed")
         return None
-    token = value[7:].strip(b" \t").decode("latin-1")
+    token = value[7:].decode("latin-1").strip(" \t")
     if not token:
         raise CredentialError("malformed")
+    if len(token) > MAX_CREDENTIAL:
+        raise CredentialError("too_large")
     return token
 
 
-def cookies(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[str]:
+def cookies(headers: raw.Headers, name: bytes) -> list[str]:
     """The values of all cookies of that name, in order; empty ones, as a logout leaves them, are none."""
     values: list[str] = []
     for jar in raw.get_all(headers, b"cookie"):
@@ -135,7 +141,7 @@ def read_offer(subprotocols: Sequence[str]) -> Offer:
             if not token:
                 raise CredentialError("malformed")
             tokens.append(token)
-        elif entry.startswith(KUBERNETES):
+        elif entry.lower().startswith(KUBERNETES):
             tokens.append(_from_base64url(entry[len(KUBERNETES) :]))
             alone = True
         else:
