@@ -157,6 +157,17 @@ async def test_while_the_file_is_locked_who_listens_here_is_told_and_the_rest_is
     assert await asyncio.wait_for(again(), 5) == b"value"
 
 
+async def test_a_key_that_was_made_up_takes_no_lock_of_the_file(opened: Opened):
+    store = await opened()
+    with contextlib.closing(sqlite3.connect(opened.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        for n in range(100):
+            assert await store.take(f"made up {n}") is None
+        assert time.monotonic() - began < SHORT.operation
+        other.execute("ROLLBACK")
+
+
 async def test_a_file_of_the_version_before_is_given_what_it_lacks(opened: Opened):
     store = await opened()
     await store.claim("key", b"body", "stream")
