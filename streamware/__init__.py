@@ -3,6 +3,11 @@
 The names below are the public ones; ``streamware.testing`` is public too, for tests.
 """
 
+from .auth.adapter import AuthlibVerifier
+from .auth.fetch import Fetch, FetchError, FetchRequest, FetchResponse, HTTPFetch
+from .auth.introspection import IntrospectionVerifier
+from .auth.issuers import IssuerVerifier
+from .auth.jwt import JWTVerifier
 from .auth.metadata import ResourceMetadata
 from .auth.principal import AnonymousPrincipal, Principal
 from .auth.tickets import Tickets
@@ -22,6 +27,7 @@ from .stores.memory import MemoryStore
 from .stores.redis import RedisStore
 from .stores.sqlite import SQLiteStore
 from .streams.current import CurrentStream, Usage, current_stream
+from .streams.expiry import Expiry
 from .wire.cors import CORSOptions
 from .wire.transport import HSTSOptions
 
@@ -30,6 +36,7 @@ __version__ = "0.1.0"
 __all__ = (
     "AnonymousPrincipal",
     "AuthMiddleware",
+    "AuthlibVerifier",
     "Batch",
     "Board",
     "CORSOptions",
@@ -38,9 +45,18 @@ __all__ = (
     "CountingObserver",
     "CurrentStream",
     "DrainMiddleware",
+    "Expiry",
+    "Fetch",
+    "FetchError",
+    "FetchRequest",
+    "FetchResponse",
     "HSTSOptions",
+    "HTTPFetch",
     "Head",
     "HeartbeatMiddleware",
+    "IntrospectionVerifier",
+    "IssuerVerifier",
+    "JWTVerifier",
     "Log",
     "LogReader",
     "MemoryStore",

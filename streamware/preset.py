@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from .auth.verifier import Verifier
+from .middleware.auth import AuthMiddleware
 from .middleware.drain import DrainMiddleware
 from .middleware.heartbeat import HeartbeatMiddleware
 from .middleware.resume import ResumeMiddleware
@@ -11,6 +13,7 @@ from .observe import Observer
 from .paths import patterns
 from .stack import Middleware, Stack
 from .stores.base import Store
+from .stores.board import Board
 from .types import AnyASGIApp
 
 
@@ -18,6 +21,7 @@ def wrap(
     app: AnyASGIApp,
     *,
     store: Store | None = None,
+    verifier: Verifier | None = None,
     always: Iterable[str] = (),
     interval: float | None = 15.0,
     linger: float | Mapping[str, float | None] | None = 30.0,
@@ -30,10 +34,12 @@ def wrap(
 ) -> Stack:
     """Wrap ``app`` so that its event streams send heartbeats, survive drops and deploys, and can be stopped.
 
-    It is a ``Stack`` of ``DrainMiddleware``, ``HeartbeatMiddleware`` and ``ResumeMiddleware``; compose your own where
-    you want other options of theirs, or other middleware in between.
+    It is a ``Stack`` of ``DrainMiddleware``, ``HeartbeatMiddleware`` and ``ResumeMiddleware``, with an
+    ``AuthMiddleware`` outside where there is a verifier; compose your own where you want other options of theirs, or
+    other middleware in between.
 
     :param store: where the logs live; ``None`` (default) is a ``MemoryStore``, which serves one process.
+    :param verifier: tells whose token it is; nobody gets in without one. ``None`` (default): everybody does.
     :param always: glob patterns of paths whose requests may get a log whatever they accept, for clients that do not
         say ``Accept: text/event-stream``: ``fetch`` says ``*/*``, OpenAI's SDKs say ``application/json``.
     :param interval: seconds of silence before a heartbeat (default 15: proxies give up after 30 to 60); ``None``: none.
@@ -52,6 +58,18 @@ def wrap(
     excluded = patterns("wrap", "exclude", exclude)
 
     middleware: list[Middleware] = []
+    if verifier is not None:
+        shared: object = store  # a store of one's own need not be a board
+        middleware.append(
+            Middleware(
+                AuthMiddleware,
+                verifier=verifier,
+                board=shared if isinstance(shared, Board) else None,
+                paths=selected,
+                exclude=excluded,
+                observer=observer,
+            )
+        )
     if grace is not None:
         middleware.append(
             Middleware(

@@ -9,6 +9,9 @@ from __future__ import annotations
 from .types import Scope
 
 KEY = "streamware"
+#: What says for how long the connection may go on stands beside the record, not in it: whoever leaves it makes no
+#: record for that, of which every middleware further in would have to take care at every plain request.
+TENURE = "streamware.tenure"
 
 
 class Record:
@@ -36,6 +39,11 @@ def record_of(scope: Scope) -> Record | None:
     """The record in ``scope``, or None where no middleware of ours has entered it."""
     record = scope.get(KEY)
     return record if isinstance(record, Record) else None
+
+
+def tenure_of(scope: Scope) -> object:
+    """The ``Tenure`` of the connection (not known so far down), or None where nobody outside limits it."""
+    return scope.get(TENURE)
 
 
 def is_followed(scope: Scope) -> bool:

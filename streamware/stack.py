@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import ParamSpec, Protocol
 
+from .auth.principal import Principal
 from .exceptions import ConfigurationError
 from .lifespan import serve_lifespan
-from .middleware.base import BaseMiddleware, Lifecycle, Watch, census
+from .middleware.base import BaseMiddleware, LetsIn, Lifecycle, Watch, census
 from .order import Layer, check_order
 from .paths import path_within_mount
 from .streams.drain import Drain
@@ -151,9 +152,7 @@ class Stack:
                 if any(inner.selection.everything and kind in inner.scope_types for inner in own[place + 1 :])
                 and not any(inner.needs_record for inner in own[place:])
             )
-            if ours.drains is not None:
-                for within in own[place + 1 :]:
-                    within.drained_by(ours.drains)
+            ours.encloses(own[place + 1 :])
         self._hooks = [ours for ours in own if isinstance(ours, Lifecycle)]
         for outer, inner in pairwise([None, *(layer.own for layer in layers)]):
             if inner is not None:
@@ -213,6 +212,35 @@ class Stack:
         :raises ConfigurationError: there is no ``DrainMiddleware`` here.
         """
         self._drain().begin()
+
+    async def disconnect(self, principal: Principal, *, issued_before: float | None = None, stop: bool = False) -> None:
+        """End all streams and WebSockets of ``principal``, as ``AuthMiddleware.disconnect`` does.
+
+        :raises ConfigurationError: there is no ``AuthMiddleware`` here.
+        :raises ValueError: ``principal`` is nobody.
+        :raises StoreError: other workers may not have heard of it.
+        """
+        for ours in self._doors():
+            await ours.disconnect(principal, issued_before=issued_before, stop=stop)
+
+    async def reauthenticate(self, scope: Scope, token: str) -> Principal:
+        """Let the connection of ``scope`` go on with a newer token, as ``AuthMiddleware.reauthenticate`` does.
+
+        :raises ConfigurationError: there is no ``AuthMiddleware`` here.
+        :raises TokenRefused: the token is not good for that.
+        :raises VerifierUnavailable: that cannot be told now.
+        :raises ValueError: ``scope`` has not come through here.
+        """
+        for ours in self._doors():
+            if ours.let_in(scope):
+                return await ours.reauthenticate(scope, token)
+        raise ValueError("the scope has not come through an AuthMiddleware of this Stack")
+
+    def _doors(self) -> list[LetsIn]:
+        doors: list[LetsIn] = [ours for ours in self._own if isinstance(ours, LetsIn)]
+        if not doors:
+            raise ConfigurationError("Stack: it has no AuthMiddleware that could know whose connections are whose")
+        return doors
 
     def _drain(self) -> Drain:
         if not self._drains:

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from streamware import (
+    AuthMiddleware,
     ConfigurationError,
     CountingObserver,
     DrainMiddleware,
@@ -18,6 +19,7 @@ from streamware import (
 )
 from streamware.testing import Connection, settle
 from streamware.types import Message, Receive, Scope, Send
+from tests.auth.verifying import SecretVerifier
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,6 +53,17 @@ def test_without_an_interval_there_are_no_heartbeats():
 
 def test_without_a_grace_there_is_no_drain():
     assert list(described(wrap(app, grace=None))) == [HeartbeatMiddleware, ResumeMiddleware]
+
+
+async def test_with_a_verifier_nobody_gets_in_without_a_token():
+    store = MemoryStore()
+    stack = wrap(app, verifier=SecretVerifier(), store=store)
+
+    assert list(described(stack)) == [AuthMiddleware, DrainMiddleware, HeartbeatMiddleware, ResumeMiddleware]
+    assert described(stack)[AuthMiddleware]["board"] is store
+    async with Connection(stack) as refused:
+        await refused.finished()
+    assert refused.status == 401
 
 
 def test_options_reach_the_middlewares_that_they_are_for():

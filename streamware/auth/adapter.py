@@ -178,8 +178,11 @@ class AuthlibVerifier:
         self._running -= 1
 
     def _synchronous(self, token: str) -> object:
-        record = self._validator.authenticate_token(token)
-        self._validator.validate_token(record, [], None)
+        try:
+            record = self._validator.authenticate_token(token)
+            self._validator.validate_token(record, [], None)
+        except StopIteration:
+            raise LookupError from None  # a future cannot carry it: whoever waits would wait for ever
         return record
 
     async def _asynchronous(self, token: str) -> object:

@@ -18,7 +18,7 @@ from ..record import record_of
 from ..types import Scope
 from ..wire import cross_origin, headers
 from ..wire.challenge import INSUFFICIENT_SCOPE, INVALID_TOKEN, Refusal
-from ..wire.credentials import COOKIE, TICKET, Credential, is_printable
+from ..wire.credentials import COOKIE, HEADER, TICKET, Credential, is_printable
 from ..wire.origins import OriginSet
 from .endpoints import STORE_RETRY
 from .principal import Principal
@@ -63,19 +63,20 @@ class Gate:
         try:
             return self.verifier.recall(credential.text)
         except Exception as error:
-            self._report(error)
+            self._report("The verifier", error)
             return None
 
-    async def identify(self, scope: Scope, credential: Credential | None) -> Principal | Refusal:
-        """Who shows this credential, or none."""
+    async def identify(self, scope: Scope, credential: Credential | None) -> tuple[Principal, str] | Refusal:
+        """Who shows this credential, or none, and the token that it is, or stands for; "" where there is none."""
         if credential is None:
             path = path_within_mount(scope)
             if self._requirements.is_optional(path):
-                return self.anonymous()
+                return self.anonymous(), ""
             return Refusal(401, absent(scope), scopes=tuple(sorted(self._requirements.of(path))))
         if credential.source == TICKET and self._tickets is not None:
             return await self._redeem(self._tickets, scope, credential.text)
-        return await self._verify(scope, credential.text)
+        found = await self.verify(scope, credential.text)
+        return found if isinstance(found, Refusal) else (found, credential.text)
 
     def judge(self, scope: Scope, principal: Principal, credential: Credential | None) -> Refusal | None:
         """Why a known principal may not do what it asks for; None where it may."""
@@ -94,7 +95,8 @@ class Gate:
             return Refusal(403, "scope", INSUFFICIENT_SCOPE, tuple(sorted(needed)))
         return None
 
-    async def _verify(self, scope: Scope, token: str) -> Principal | Refusal:
+    async def verify(self, scope: Scope, token: str) -> Principal | Refusal:
+        """Whose ``token`` is, as the verifier says."""
         if not is_printable(token):
             return Refusal(401, "malformed", INVALID_TOKEN)
         client = scope.get("client")
@@ -106,10 +108,10 @@ class Gate:
             # Not all at once, when it is back.
             return Refusal(503, away.reason, retry_after=away.retry_after * random.uniform(1.0, 1.5))
         except Exception as error:
-            self._report(error)
+            self._report("The verifier", error)
             return Refusal(401, "verifier_failed", INVALID_TOKEN)
 
-    async def _redeem(self, tickets: Tickets, scope: Scope, ticket: str) -> Principal | Refusal:
+    async def _redeem(self, tickets: Tickets, scope: Scope, ticket: str) -> tuple[Principal, str] | Refusal:
         origin = headers.combined(scope["headers"], b"origin")
         site = headers.combined(scope["headers"], b"sec-fetch-site")
         try:
@@ -123,18 +125,24 @@ class Gate:
             return Refusal(401, refused.reason, INVALID_TOKEN)
         except StoreError:
             return Refusal(503, "ticket_store", retry_after=STORE_RETRY)
-        found = self.recall(Credential(token, TICKET)) or await self._verify(scope, token)
+        # Verified as if it came in the header: what became of it since the ticket was issued shows here.
+        found = self.recall(Credential(token, HEADER)) or await self.verify(scope, token)
         if isinstance(found, Refusal):
             return found
-        if not await tickets.still_good(found):
+        try:
+            good = await tickets.still_good(found)
+        except Exception as error:
+            self._report("Tickets' revoked=", error)
+            return Refusal(503, "revocation", retry_after=STORE_RETRY)
+        if not good:
             return Refusal(401, "revoked", INVALID_TOKEN)
         self._observer.count("auth.ticket", reason="redeemed")
-        return found
+        return found, token
 
-    def _report(self, error: Exception) -> None:
+    def _report(self, what: str, error: Exception) -> None:
         # Without its text, which may quote the token.
         where = "".join(traceback.format_tb(error.__traceback__))
-        logger.error("The verifier raised %s, which lets nobody in:\n%s", type(error).__qualname__, where)
+        logger.error("%s raised %s, which lets nobody in:\n%s", what, type(error).__qualname__, where)
 
 
 def absent(scope: Scope) -> str:

@@ -74,6 +74,14 @@ class Principal:
         """None: it is no row of a database."""
         return None
 
+    def renew(self, newer: Principal) -> None:
+        """Have what a newer token of the same holder says, in place: whoever holds this object sees it."""
+        self.scopes = newer.scopes
+        self.claims = newer.claims
+        self.client_id = newer.client_id
+        self.expires_at = newer.expires_at
+        self.token_hash = newer.token_hash
+
     def has_scopes(self, *scopes: str) -> bool:
         """Whether the token allows all of these."""
         return self.scopes.issuperset(scopes)

@@ -11,9 +11,10 @@ import contextlib
 import glob
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import cast
 
+from ..auth.again import Again
 from ..auth.credentials import AuthCredentials
 from ..auth.endpoints import MetadataEndpoint, TicketEndpoint
 from ..auth.gate import Gate, absent
@@ -27,15 +28,20 @@ from ..clock import LoopClock
 from ..exceptions import ConfigurationError
 from ..observe import NullObserver, Observer
 from ..paths import path_within_mount, patterns
-from ..record import record_of
+from ..record import record_of, tenure_of
+from ..stores.board import Board
+from ..streams.expiry import Expiry, OnExpiry, expiry_of
 from ..streams.inbound import Inbound, has_no_body
 from ..streams.options import DISCARD_WAIT
-from ..types import ASGIApp, Message, Receive, Scope, Send
+from ..streams.pulse import looks_only
+from ..streams.tenure import Tenure
+from ..streams.tenures import Tenures
+from ..types import ASGIApp, Clock, Message, Receive, Scope, Send
 from ..wire import credentials, headers
 from ..wire.challenge import INVALID_REQUEST, INVALID_TOKEN, Refusal
 from ..wire.credentials import Credential, CredentialError, Offer, Parameters
 from ..wire.denial import WebSocketReject, deny, reject_websocket
-from .base import BaseMiddleware
+from .base import BaseMiddleware, WatchingMiddleware
 
 logger = logging.getLogger("streamware.auth")
 
@@ -47,7 +53,7 @@ _REALM = re.compile(r"[\x20-\x7E]+")
 _WAYS = ("auto", "http", "accept-close")
 
 
-class AuthMiddleware(BaseMiddleware):
+class AuthMiddleware(WatchingMiddleware):
     """Verifies who asks, and leaves the principal in ``scope["user"]`` and what it may do in ``scope["auth"]``.
 
     :param verifier: tells whose token it is, as ``JWTVerifier``.
@@ -70,9 +76,15 @@ class AuthMiddleware(BaseMiddleware):
     :param realm: named in challenges, ``api`` by default.
     :param resource_metadata: named in challenges, and served at its well-known path: a ``ResourceMetadata``; or the URL
         of what is served elsewhere. ``None`` (default): neither.
+    :param on_expiry: what becomes of a stream or WebSocket whose token expires: ``"close"`` (default), ``"warn"``,
+        ``"ignore"``, or an ``Expiry`` that says more.
+    :param board: tells other workers whom to ``disconnect``: any store that they share. ``None`` (default): that of
+        ``tickets``, else this worker only.
     :param paths: glob patterns on the path within the mount; ``None`` touches every path.
     :param exclude: patterns of paths to leave alone, looked at after ``paths``.
-    :param observer: gets the counters ``auth.refused`` and ``auth.ticket``.
+    :param observer: gets the counters ``auth.refused``, ``auth.ticket``, ``auth.ended``, ``auth.warned``,
+        ``auth.reauthenticated``, ``auth.revalidated`` and ``auth.stopped``.
+    :param clock: tells the time; ``None``: the event loop's.
     :raises ConfigurationError: an option that cannot work.
     """
 
@@ -97,7 +109,10 @@ class AuthMiddleware(BaseMiddleware):
         resource_metadata: ResourceMetadata | str | None = None,
         paths: Iterable[str] | None = None,
         exclude: Iterable[str] | None = None,
+        on_expiry: OnExpiry | Expiry = "close",
+        board: Board | None = None,
         observer: Observer | None = None,
+        clock: Clock | None = None,
     ) -> None:
         name = type(self).__name__
         own = [tickets.path] if isinstance(tickets, Tickets) else []
@@ -137,7 +152,7 @@ class AuthMiddleware(BaseMiddleware):
             self._metadata = MetadataEndpoint(document)
         elif resource_metadata is not None:
             self._metadata_url = checked_url(name, "resource_metadata", resource_metadata)
-        self._clock = LoopClock()
+        self._clock = clock = LoopClock() if clock is None else clock
         self._gate = Gate(
             verifier=_one_verifier(verifier, verifiers),
             requirements=requirements,
@@ -145,6 +160,52 @@ class AuthMiddleware(BaseMiddleware):
             anonymous=anonymous,
             observer=observer,
         )
+        self._tenures = Tenures(
+            expiry_of(name, on_expiry),
+            board=tickets.board if board is None and tickets is not None else board,
+            asks=Again(self._gate),
+            codes={CLOSE_CODES[status]: self._close_codes[status] for status in (401, 403)},
+            clock=clock,
+            observer=observer,
+        )
+        self.options = looks_only(set(), clock=clock, observer=observer)
+
+    # -- those who are in
+
+    def let_in(self, scope: Scope) -> bool:
+        """Whether the connection of ``scope`` has come through here."""
+        tenure = tenure_of(scope)
+        return isinstance(tenure, Tenure) and tenure.term is self._tenures
+
+    async def disconnect(self, principal: Principal, *, issued_before: float | None = None, stop: bool = False) -> None:
+        """End all streams and WebSockets of ``principal``, by its issuer and subject, in every worker that shares the
+        ``board``. Its token is as good as it was: revoke it, or its clients come back with it.
+
+        :param issued_before: in seconds since 1970; only connections whose token was issued before then are ended, or
+            does not say when. ``None`` (default): all.
+        :param stop: stop what its streams produce as well, as by DELETE on their URLs; else they go on for as long as
+            their ``linger`` says.
+        :raises ValueError: ``principal`` is nobody.
+        :raises StoreError: other workers may not have heard of it. Here all were ended.
+        """
+        await self._tenures.disconnect(principal, before=issued_before, stop=stop)
+
+    async def reauthenticate(self, scope: Scope, token: str) -> Principal:
+        """Let the connection of ``scope`` go on with a newer ``token``, to which its end moves. The principal in the
+        scope is changed in place, and returned.
+
+        :raises TokenRefused: it is not good, another principal's, or does not allow what the path asks for. The
+            connection goes on as it was.
+        :raises VerifierUnavailable: that cannot be told now. The connection goes on as it was.
+        :raises ValueError: ``scope`` has not come through here.
+        """
+        tenure = tenure_of(scope)
+        if not isinstance(tenure, Tenure) or not self.let_in(scope):
+            raise ValueError("the scope has not come through this AuthMiddleware")
+        principal = await Again(self._gate).renew(tenure.scope, tenure.holder, token)
+        self._observer.count("auth.reauthenticated", reason="good")
+        self._tenures.renew(tenure, token)
+        return principal
 
     # -- lifecycle
 
@@ -153,13 +214,20 @@ class AuthMiddleware(BaseMiddleware):
         if self._tickets is not None:
             await self._tickets.startup()
 
+        await self._tenures.startup()
+
     async def shutdown(self) -> None:
         return None  # nothing of its own runs
 
     async def aclose(self) -> None:
+        await self._tenures.aclose()
         if self._tickets is not None:
             await self._tickets.aclose()
         await self._gate.verifier.aclose()
+
+    def encloses(self, within: Sequence[BaseMiddleware]) -> None:
+        # One look at a response does for all, and whoever has it further in can write what is compressed further out.
+        self.delegated = any(isinstance(inner, WatchingMiddleware) and inner.looks_everywhere for inner in within)
 
     @property
     def needs_record(self) -> bool:
@@ -195,12 +263,13 @@ class AuthMiddleware(BaseMiddleware):
 
         gate = self._gate
         principal = None if credential is None else gate.recall(credential)
+        shown = "" if credential is None else credential.text
         if principal is None:
             found = await gate.identify(scope, credential)
             if isinstance(found, Refusal):
                 await self._refuse(scope, receive, send, found)
                 return
-            principal = found
+            principal, shown = found
         refusal = gate.judge(scope, principal, credential)
         if refusal is None and self._issuing is not None and http and path_within_mount(scope) == self._issuing.path:
             refusal = await self._issue(self._issuing, scope, receive, send, principal, credential)
@@ -215,11 +284,8 @@ class AuthMiddleware(BaseMiddleware):
             send = send if offer.marker is None else _answering(send, offer.marker)
         # What an outer middleware left there, of another user say, is gone.
         scope = {**scope, "user": principal, "auth": AuthCredentials(principal)}
-        await self._serve(scope, receive, send, principal)
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send, principal: Principal) -> None:
-        """Run the app for one connection, whose principal is known and may do what it asks for."""
-        await self.app(scope, receive, send)
+        app = self.look_out if http and not self.delegated else self.app
+        await self._tenures.serve(app, scope, receive, send, principal, shown)
 
     def _shown(self, scope: Scope, token: str | None, offer: Offer, parameters: Parameters) -> Credential | None:
         """The one credential of the request, wherever it stands."""

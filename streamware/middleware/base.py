@@ -10,9 +10,10 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import ClassVar, Protocol, runtime_checkable
 
+from ..auth.principal import Principal
 from ..exceptions import ConfigurationError
 from ..paths import PathSelection, path_within_mount
-from ..record import KEY, Record
+from ..record import KEY, TENURE, Record
 from ..streams.drain import Drain
 from ..streams.lookout import Lookout
 from ..streams.pulse import PulseOptions
@@ -50,6 +51,22 @@ class Lifecycle(Protocol):
 
     async def aclose(self) -> None:
         """Release resources. After the wrapped app's own shutdown."""
+
+
+@runtime_checkable
+class LetsIn(Protocol):
+    """Implemented by middlewares that authenticate. A ``Stack`` passes on to these what it is asked for."""
+
+    def let_in(self, scope: Scope) -> bool:
+        """Whether the connection of ``scope`` has come through it."""
+        ...
+
+    async def disconnect(self, principal: Principal, *, issued_before: float | None = None, stop: bool = False) -> None:
+        """End all streams and WebSockets of ``principal``."""
+
+    async def reauthenticate(self, scope: Scope, token: str) -> Principal:
+        """Let a connection go on with a newer token."""
+        ...
 
 
 class Watch(Protocol):
@@ -130,8 +147,11 @@ class BaseMiddleware:
     def joined(self, outer: BaseMiddleware | None) -> None:
         """The ``Stack`` is built. ``outer``: the one of ours that this one stands directly within."""
 
+    def encloses(self, within: Sequence[BaseMiddleware]) -> None:
+        """The ``Stack`` is built. ``within``: those of ours that stand further in, outermost first."""
+
     def drained_by(self, drain: Drain) -> None:
-        """The ``Stack`` is built, and this middleware stands within one that drains the worker."""
+        """This middleware stands within one that drains the worker."""
 
     @property
     def drains(self) -> Drain | None:
@@ -213,6 +233,11 @@ class WatchingMiddleware(BaseMiddleware):
 
     options: PulseOptions
 
+    @property
+    def looks_everywhere(self) -> bool:
+        """Whether it looks out on every HTTP connection that reaches it."""
+        return "http" in self.scope_types and self.selection.everything
+
     def watch(self, scope: Scope, receive: Receive, send: Send) -> Lookout:
         lookout = Lookout()
         lookout.options = self.options
@@ -225,6 +250,8 @@ class WatchingMiddleware(BaseMiddleware):
 
     async def look_out(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP connection in a frame of its own."""
+        if self.options.under_way is None and TENURE in scope:
+            self.options.under_way = set()  # from here on somebody may want to end responses
         lookout = self.watch(scope, receive, send)
         try:
             await self.app(scope, lookout.receive, lookout.send)

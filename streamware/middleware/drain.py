@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -20,12 +20,12 @@ from ..record import record_of
 from ..streams.drain import Drain, Phase, worker_leaves
 from ..streams.inbound import Inbound
 from ..streams.options import DISCARD_WAIT
-from ..streams.pulse import COMMENT, INFINITY, PulseOptions
+from ..streams.pulse import INFINITY, looks_only
 from ..streams.websocket_watch import WebSocketWatch
 from ..types import ASGIApp, Clock, Message, RawHeaders, Receive, Scope, Send
 from ..wire import headers
 from ..wire.denial import EVENT_STREAM, deny, deny_websocket, is_eventsource_like
-from .base import WatchingMiddleware
+from .base import BaseMiddleware, WatchingMiddleware
 
 
 class DrainMiddleware(WatchingMiddleware):
@@ -90,16 +90,7 @@ class DrainMiddleware(WatchingMiddleware):
         self._drain.on_phase = self._phase_changed
         self.patience = deadline
         #: What it looks out for on a connection, where nobody directly within does that for it.
-        self.options = PulseOptions(
-            interval=INFINITY,
-            event=COMMENT,
-            ndjson=False,
-            text=None,
-            idle_timeout=INFINITY,
-            observer=observer,
-            clock=clock,
-            under_way=self._drain.responses,
-        )
+        self.options = looks_only(self._drain.responses, clock=clock, observer=observer)
 
     # -- by hand
 
@@ -128,6 +119,10 @@ class DrainMiddleware(WatchingMiddleware):
     @property
     def drains(self) -> Drain:
         return self._drain
+
+    def encloses(self, within: Sequence[BaseMiddleware]) -> None:
+        for inner in within:
+            inner.drained_by(self._drain)
 
     @property
     def frameless(self) -> bool:

@@ -16,7 +16,7 @@ from ..clock import LoopClock
 from ..exceptions import ConfigurationError
 from ..observe import NullObserver, Observer, OnceLog
 from ..paths import compile_globs, path_within_mount, patterns
-from ..record import record_of
+from ..record import record_of, tenure_of
 from ..stores.base import Store
 from ..stores.memory import MemoryStore
 from ..streams import resource, start
@@ -30,6 +30,7 @@ from ..streams.owner import SESSION_COOKIES, identify
 from ..streams.pulse import PulseOptions
 from ..streams.resource import PARAMETER
 from ..streams.response import with_listed_headers
+from ..streams.tenure import Tenure
 from ..streams.worker import Worker
 from ..types import ASGIApp, Clock, Message, Receive, Scope, Send
 from ..wire.cursor import stream_tag
@@ -217,7 +218,7 @@ class ResumeMiddleware(BaseMiddleware):
     ) -> None:
         if not self._started:
             await self.startup()
-        self._join_drain(scope)
+        self._join(scope)
         try:
             identity = identify(scope, self._options.owner, self._options.owner_cookies)
         except Exception:
@@ -234,11 +235,15 @@ class ResumeMiddleware(BaseMiddleware):
         finally:
             inbound.release()
 
-    def _join_drain(self, scope: Scope) -> None:
-        """Take part in the drain that the request has come through: outside a ``Stack`` nobody else tells us of it."""
+    def _join(self, scope: Scope) -> None:
+        """Take part in the drain that the request has come through: outside a ``Stack`` nobody else tells us of it. And
+        be known to whoever lets users in, and may want to stop what they have started."""
         record = record_of(scope)
         if record is not None and isinstance(record.drain, Drain):
             record.drain.join(self._worker)
+        tenure = tenure_of(scope)
+        if isinstance(tenure, Tenure):
+            tenure.term.join(self._worker)
 
     def _watched(self, scope: Scope, send: Send) -> Send:
         """``send``, with a look at the start: an event stream that got no log is one that users will miss."""

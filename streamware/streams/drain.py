@@ -23,7 +23,7 @@ from ..observe import Observer
 from ..record import is_followed
 from ..types import Clock, Scope, TimerHandle
 from ..wire.denial import Denial
-from .farewell import Farewell
+from .ending import DRAINING
 from .lookout import Lookout
 from .signals import Listener
 from .websocket_watch import WebSocketWatch
@@ -232,7 +232,7 @@ class Drain:
             await self._in_slices(party.part())
         for socket in list(self.sockets):
             self._observer.count("drain.ended", reason="websocket")
-            self._spawn(socket.close())
+            self._spawn(socket.close(DRAINING))
 
     async def _cut_off(self) -> None:
         """End all that is left."""
@@ -241,9 +241,9 @@ class Drain:
             for party in self._parties:
                 self._count_cut_off("stream", await self._in_slices(party.cut_off()))
             farewells = [
-                Farewell(lookout, lookout.pulse, self.retry()).say()
+                farewell
                 for lookout in list(self.responses)
-                if lookout.pulse is not None and not is_followed(lookout.scope)
+                if not is_followed(lookout.scope) and (farewell := lookout.dismiss(DRAINING, self.retry())) is not None
             ]
             self._count_cut_off("response", sum(await asyncio.gather(*farewells)))
         finally:

@@ -4,8 +4,8 @@ Rules:
 
 1. It ends between two events: at once where it stands there, else behind the message that gets it there, else, after
    ``PATIENCE`` seconds, in the middle of one, which parsers drop.
-2. What is said last: an EventSource, that comes back after any end, gets a control event; others an ``error`` event, or
-   a line of NDJSON. A response that nothing can be put into (encoded) is cut, where the server cuts; else it is left.
+2. What is said last is the ``Ending``'s. A response that nothing can be put into (encoded) is cut, where the server
+   cuts; else it is left where the ``Ending`` spares it, and else ended before its encoding is complete.
 3. The app is told as by a client that leaves.
 """
 
@@ -13,34 +13,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import TYPE_CHECKING
 
-import msgspec
-
-from ..types import Message, Scope
-from ..wire import sse
+from ..types import Message
 from ..wire.boundary import LineBoundary
-from ..wire.denial import is_eventsource_like
-from .lookout import Lookout
+from .ending import Ending
 from .pulse import ResponsePulse
-from .response import error_block
 from .servers import cuts_visibly
+
+if TYPE_CHECKING:
+    from .lookout import Lookout
 
 logger = logging.getLogger("streamware.drain")
 
 #: Seconds that an app in the middle of an event gets to end it, and that a client gets to take what is said last.
 PATIENCE = 2.0
 
-REASON = "draining"
-TEXT = "The stream did not complete: its server is being replaced."
-
 
 class Farewell:
-    """The end of one response. ``said``: it is over."""
+    """The end of one response, for the reason of ``ending``. ``retry``: milliseconds after which an EventSource is to
+    come back. ``said``: it is over."""
 
-    __slots__ = ("_forward", "_lookout", "_pulse", "_retry", "_waiter", "said")
+    __slots__ = ("_ending", "_forward", "_lookout", "_pulse", "_retry", "_waiter", "said")
 
-    def __init__(self, lookout: Lookout, pulse: ResponsePulse, retry: int) -> None:
+    def __init__(self, lookout: Lookout, pulse: ResponsePulse, ending: Ending, retry: int) -> None:
         self._lookout = lookout
+        self._ending = ending
         self._pulse = pulse
         self._retry = retry
         self._forward = pulse.forward  # before it is stopped: what the next message of the app needs
@@ -52,10 +50,8 @@ class Farewell:
         pulse, lookout = self._pulse, self._lookout
         if lookout.gone or lookout.told:
             return False
-        if pulse.encoded and cuts_visibly(lookout.scope):
-            self.said = True
-            lookout.tell()
-            return True
+        if pulse.encoded:
+            return await self._end_encoded()
         if pulse.stopped:  # its final message has been sent, or it is no stream that anything can be put into
             return False
         pulse.stop()
@@ -79,6 +75,14 @@ class Farewell:
         if not self.said:
             await self._give_up()
         return True
+
+    async def _end_encoded(self) -> bool:
+        if cuts_visibly(self._lookout.scope):
+            self.said = True
+            self._lookout.tell()
+        elif not self._ending.spares:
+            await self._end(b"")
+        return self.said
 
     async def send(self, message: Message) -> None:
         """The app's ``send`` while its response is about to be ended."""
@@ -119,14 +123,5 @@ class Farewell:
             self._lookout.tell()
 
     def _last_words(self) -> bytes:
-        return last_words(self._lookout.scope, self._retry, lines=isinstance(self._pulse.boundary, LineBoundary))
-
-
-def last_words(scope: Scope, retry: int, *, lines: bool) -> bytes:
-    """What a client is told whose stream cannot go on."""
-    error = {"error": {"type": f"streamware.{REASON}", "message": TEXT}}
-    if lines:
-        return msgspec.json.encode(error) + b"\n"
-    if is_eventsource_like(scope):
-        return b"retry: %d\n" % retry + sse.control_event("interrupted", {"reason": REASON})
-    return error_block(error) + b"\n"
+        lines = isinstance(self._pulse.boundary, LineBoundary)
+        return self._ending.last_words(self._lookout.scope, self._retry, lines=lines)

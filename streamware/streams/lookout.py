@@ -6,18 +6,25 @@ Rules:
    ``send``.
 2. Where somebody may want to end responses (``PulseOptions.under_way``), a response that may be a stream is listed
    there, from its start to the end of its call.
-3. An app that is told to end (``tell``) is told as by a client that leaves, by both of ASGI's signals at once. Nothing
+3. Where the connection has a tenure, it is held as soon as the response has begun and proved to be a stream.
+4. An app that is told to end (``tell``) is told as by a client that leaves, by both of ASGI's signals at once. Nothing
    that it sends reaches the server any more.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
+from typing import Any
 
+from ..record import tenure_of
 from ..types import Message, RawHeaders, Receive, Scope, Send
+from ..wire.denial import is_eventsource_like
+from .ending import Ending
+from .farewell import Farewell
 from .gone import ClientGone, is_disconnect
 from .pulse import PulseOptions, ResponsePulse
+from .tenure import Tenure
 
 
 class Lookout:
@@ -106,13 +113,33 @@ class Lookout:
         self.pulse = ResponsePulse(options, self.scope, self.inner_receive, self.inner_send)
         self.open = True
         self.list_it(True)
+        tenure = tenure_of(self.scope)
+        if isinstance(tenure, Tenure):
+            return self.send_held_start(message, self.pulse, tenure)
         return self.pulse.send_start(message)
+
+    async def send_held_start(self, message: Message, pulse: ResponsePulse, tenure: Tenure) -> None:
+        """The same where the stream may last for as long as its tenure only."""
+        await pulse.send_start(message)
+        if not pulse.stopped or pulse.encoded:
+            tenure.hold(self)
 
     def list_it(self, listed: bool) -> None:
         """List the response as one that may have to be ended, or no longer: a reader's, which is to be asked."""
         under_way = self.options.under_way
         if under_way is not None:
             (under_way.add if listed else under_way.discard)(self)
+
+    def dismiss(self, ending: Ending, retry: int) -> Coroutine[Any, Any, bool] | None:
+        """End the response in the app's place. ``retry``: milliseconds after which an EventSource is to come back.
+        None: it is no stream."""
+        return None if self.pulse is None else Farewell(self, self.pulse, ending, retry).say()
+
+    def warn(self, event: bytes) -> bool:
+        """Put a control event into the response, for clients that take one. False: not now, try again."""
+        if self.told or self.pulse is None or self.pulse.stopped or not is_eventsource_like(self.scope):
+            return True
+        return self.pulse.interject(event)
 
     def tell(self) -> None:
         """Tell the app that it is to end, as if its client had left."""
@@ -127,7 +154,7 @@ class Lookout:
         """The app's ``send`` once it was told. An app that does nothing but send has to learn of it here, whatever the
         server's version of the specification says: else it would hold the worker's end up."""
         await asyncio.sleep(0)
-        raise ClientGone("the response was ended, for this worker is leaving")
+        raise ClientGone("the response was ended in the app's place")
 
     def forgives(self, error: Exception) -> bool:
         """Whether what the app raised says no more than what it was told."""

@@ -88,7 +88,7 @@ def principal_of(scope: Scope) -> str | None:
         return None
     subject = getattr(user, "subject", None)
     if subject is not None:
-        return f"principal\0{getattr(user, 'issuer', '')}\0{subject}"
+        return named(getattr(user, "issuer", ""), subject)
     kind = user.__class__  # not type(): Django's and Channels' users are lazy, and this is the real one's
     model = f"{kind.__module__}.{kind.__qualname__}"
     key = getattr(user, "pk", None)
@@ -101,6 +101,16 @@ def principal_of(scope: Scope) -> str | None:
     if not identity:
         raise ValueError("the authenticated user in scope['user'] has neither an identity nor a display_name")
     return f"starlette\0{model}\0{identity}"
+
+
+def named(issuer: object, subject: object) -> str:
+    """(kind, issuer, subject) of a principal of Streamware's."""
+    return f"principal\0{issuer}\0{subject}"
+
+
+def who(principal: str) -> str:
+    """A name for what ``principal_of`` found that tells nothing of it."""
+    return hashlib.sha256(principal.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def credential_of(scope: Scope, cookies: frozenset[str]) -> bytes | None:

@@ -26,7 +26,7 @@ from ..types import Clock, Message, RawHeaders, Receive, Scope, Send
 from ..wire import headers, sse
 from ..wire.boundary import EventBoundary, LineBoundary
 from ..wire.denial import EVENT_STREAM as EVENT_STREAM
-from .timers import Timer, Timers
+from .timers import Timer, Timers, of_this_loop
 
 if TYPE_CHECKING:
     from .lookout import Lookout
@@ -71,9 +71,7 @@ class PulseOptions:
 
         :raises RuntimeError: there is none.
         """
-        loop, timers = asyncio.get_running_loop(), self._timers
-        if timers is None or timers.loop is not loop:
-            timers = self._timers = Timers(self.clock, loop)
+        self._timers = timers = of_this_loop(self._timers, self.clock)
         return timers
 
     def may_be_stream(self, content_type: bytes) -> bool:
@@ -82,6 +80,20 @@ class PulseOptions:
         if len(self.known) < KNOWN_TYPES:
             self.known[bytes(content_type)] = found
         return found
+
+
+def looks_only(under_way: set[Lookout], *, clock: Clock, observer: Observer) -> PulseOptions:
+    """For one who sends no heartbeats, and may want to end responses."""
+    return PulseOptions(
+        interval=INFINITY,
+        event=COMMENT,
+        ndjson=False,
+        text=None,
+        idle_timeout=INFINITY,
+        observer=observer,
+        clock=clock,
+        under_way=under_way,
+    )
 
 
 class Pulse:
@@ -140,7 +152,9 @@ class Pulse:
             self.arm(self.wait())
 
     def arm(self, delay: float) -> None:
-        """Set the timer."""
+        """Set the timer; never for a pulse that has no heartbeats."""
+        if delay == INFINITY:
+            return
         if self.timer is not None:
             self.timer.cancel()
         try:
@@ -176,15 +190,21 @@ class Pulse:
         elif self.beat is not None or self.sending or (message := self.due()) is None:
             self.arm(self.pause)
         else:
-            self.beat = asyncio.get_running_loop().create_task(self.send_beat(message), name="streamware heartbeat")
-            self.hold(True)
+            self.begin_beat(message, counts=True)
 
-    async def send_beat(self, message: Message) -> None:
-        """Send a heartbeat and set the timer for the next."""
+    def begin_beat(self, message: Message, *, counts: bool) -> None:
+        """Send a message that is not the app's."""
+        sending = self.send_beat(message, counts)
+        self.beat = asyncio.get_running_loop().create_task(sending, name="streamware heartbeat")
+        self.hold(True)
+
+    async def send_beat(self, message: Message, counts: bool) -> None:
+        """Send a heartbeat, or what goes between two events like one, and set the timer for the next."""
         try:
             if not self.stopped:  # since the timer fired, the client may have left
                 await self.inner_send(message)
-                self.options.observer.count("heartbeat.sent", reason=self.reason)
+                if counts:
+                    self.options.observer.count("heartbeat.sent", reason=self.reason)
         except OSError:  # the client has left, and this server says so
             self.stop()
         except Exception:
@@ -256,7 +276,11 @@ class ResponsePulse(Pulse):
             message = {**message, "headers": given}
         if self.looks_alive(message["status"], given):
             self.forward = self.send_first
-            await self.inner_send(message)
+            self.sending += 1  # nothing may be put in before it is out
+            try:
+                await self.inner_send(message)
+            finally:
+                self.sending -= 1
             if self.interval < INFINITY:
                 self.begin()
         else:
@@ -341,6 +365,14 @@ class ResponsePulse(Pulse):
             return None
         self.begun = True
         return {"type": "http.response.body", "body": self.data, "more_body": True}
+
+    def interject(self, event: bytes) -> bool:
+        """Send ``event`` between two events of the app. False where that cannot be done now."""
+        if self.stopped or self.beat is not None or self.sending or not self.boundary.between:
+            return False
+        self.begun = True
+        self.begin_beat({"type": "http.response.body", "body": event, "more_body": True}, counts=False)
+        return True
 
     @property
     def reason(self) -> str:

@@ -16,17 +16,19 @@ import logging
 import msgspec
 
 from ..exceptions import StoreUnavailable
-from ..record import record_of
+from ..record import record_of, tenure_of
 from ..stores.base import Batch, Log, Outcome
 from ..types import Message, Scope, Send
 from ..wire import sse
 from .direct import DirectSend, shortcut
+from .ending import SUPERSEDED, Ending
 from .inbound import Inbound
 from .lookout import Lookout
 from .options import DISCARD_WAIT, PACE_SECONDS, Options
 from .producer import Producer
 from .response import error_block
 from .servers import accepts_without_limit, cuts_visibly
+from .tenure import Tenure
 from .worker import Worker
 
 logger = logging.getLogger("streamware.resume")
@@ -36,8 +38,9 @@ class Reader:
     """Follows ``log`` from behind event ``after`` over one connection."""
 
     __slots__ = (
-        "_ahead", "_allowance", "_direct", "_due", "_ending", "_inbound", "_limitless", "_options", "_paced", "_place",
-        "_send", "_within", "_worker", "eventsource_like", "log", "preface", "producer", "scope", "start",
+        "_ahead", "_allowance", "_direct", "_due", "_ending", "_inbound", "_is_ending", "_limitless", "_options",
+        "_paced", "_place", "_retry", "_send", "_within", "_worker", "eventsource_like", "log", "preface", "producer",
+        "scope", "start",
     )  # fmt: skip
 
     def __init__(
@@ -54,8 +57,11 @@ class Reader:
         self._inbound = inbound
         self._options = options
         self._worker = worker
-        #: It is ended before its log is: why, or, where it is to go elsewhere, in how many milliseconds.
-        self._ending: str | int | None = None
+        self._is_ending = False  # before its log is
+        #: Why; None where its client is but to go elsewhere.
+        self._ending: Ending | None = None
+        #: Milliseconds after which an EventSource is to come back; None where it is not told.
+        self._retry: int | None = None
         self._within = False  # the start of an event too large for the log has gone out, the rest is to come
         self._place = log.reader(after)
         self._limitless = accepts_without_limit(scope)
@@ -73,13 +79,18 @@ class Reader:
 
     def evict(self) -> None:
         """A newer reader takes this one's place."""
-        self.end("superseded")
+        self.end(SUPERSEDED)
 
-    def end(self, reason: str) -> None:
-        """End so that it does not look complete, for ``reason``."""
-        self._ending = reason
+    def end(self, ending: Ending, retry: int | None = None) -> None:
+        """End so that it does not look complete. ``retry``: an EventSource is told why, and to come back in so many
+        milliseconds; without, it is cut off like the others."""
+        self._is_ending, self._ending, self._retry = True, ending, retry
         self._place.close()
         self._go_on()
+
+    def dismiss(self, ending: Ending, retry: int) -> None:
+        """As ``tenure.Party``: the log goes on, and can be read on by whoever may."""
+        self.end(ending, retry)
 
     @property
     def may_part(self) -> bool:
@@ -91,7 +102,9 @@ class Reader:
     def part(self, retry: int) -> None:
         """End between two events, so that the client comes back to another worker: an EventSource in ``retry``
         milliseconds."""
-        self._ending = retry
+        if self._is_ending:
+            return
+        self._is_ending, self._retry = True, retry
         if not self._within:
             self._place.close()
             self._go_on()
@@ -136,7 +149,7 @@ class Reader:
                 self._within = batch.within
                 if await self._pass_on(batch):
                     break
-                if self._ending is not None and not self._within:
+                if self._is_ending and not self._within:
                     await self._end_unfinished()
                     break
                 batch = None  # not to be kept for as long as nothing comes
@@ -170,6 +183,9 @@ class Reader:
         record = record_of(self.scope)
         if record is not None:
             record.followed = follows
+        tenure = tenure_of(self.scope)
+        if isinstance(tenure, Tenure):
+            tenure.follow(self if follows else None)
 
     async def _pass_on(self, batch: Batch) -> bool:
         """Send what was read. True where that was the last of it."""
@@ -216,13 +232,16 @@ class Reader:
 
     async def _end_unfinished(self) -> None:
         """The log goes on, this reader does not."""
-        ending = self._ending
-        if isinstance(ending, str):
-            await self._cut(ending, torn=self._within)
-        elif ending is not None and self.eventsource_like:
-            self._options.observer.count("resume.parted", reason="eventsource")
-            await self._end(b"retry: %d\n\n" % ending)
+        ending, retry = self._ending, self._retry
+        if ending is not None and retry is not None and self.eventsource_like and not self._within:
+            self._options.observer.count("resume.cut", reason=ending.reason)
+            await self._end(ending.control_event(retry, f"{self.log.stream}.{self._place.position}"))
         elif ending is not None:
+            await self._cut(ending.reason, ending.text, torn=self._within)
+        elif retry is not None and self.eventsource_like:
+            self._options.observer.count("resume.parted", reason="eventsource")
+            await self._end(b"retry: %d\n\n" % retry)
+        elif retry is not None:
             self._options.observer.count("resume.parted", reason="cut")  # ``may_part``: the server can
 
     async def _give_up(self) -> None:
@@ -233,12 +252,13 @@ class Reader:
         except Exception:
             logger.debug("a connection was lost as it was ended", exc_info=True)
 
-    async def _cut(self, reason: str, *, torn: bool = False) -> None:
+    async def _cut(self, reason: str, text: str = "", *, torn: bool = False) -> None:
         """End so that it does not look complete: where the server can cut, by returning without a final body."""
         self._options.observer.count("resume.cut", reason=reason)
         if cuts_visibly(self.scope):
             return
-        error = {"error": {"type": f"streamware.{reason}", "message": f"The stream did not complete: {reason}."}}
+        text = text or f"The stream did not complete: {reason}."
+        error = {"error": {"type": f"streamware.{reason}", "message": text}}
         if torn or self.eventsource_like:
             # An EventSource comes back after any end. An error event would complete a torn one: parsers drop what has
             # no blank line.

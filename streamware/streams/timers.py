@@ -49,6 +49,15 @@ class Timer:
             self._timers._called_off()
 
 
+def of_this_loop(timers: Timers | None, clock: Clock) -> Timers:
+    """``timers``, if they are the running loop's, else new ones.
+
+    :raises RuntimeError: no loop runs.
+    """
+    loop = asyncio.get_running_loop()
+    return timers if timers is not None and timers.loop is loop else Timers(clock, loop)
+
+
 class Timers:
     """All timers of one loop, on ``clock``."""
 

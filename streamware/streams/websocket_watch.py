@@ -4,7 +4,7 @@ Rules:
 
 1. Whoever closes tells the app: a ``receive()`` that waits is ended, as ``asyncio.timeout`` ends it, and in its place
    the close is sent (granian closes nothing while one waits). The app gets the disconnect.
-2. The code is 1012 (service restart), or 4503 where the server raises for it: as HTTP's 503.
+2. The code and the reason are the ``Ending``'s.
 3. After the close the app's sends raise, as they do where a server says that the client has gone.
 """
 
@@ -12,45 +12,44 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Coroutine
+from typing import Any
 
 from ..types import Message, Receive, Scope, Send
+from .ending import Ending
 from .gone import ClientGone, is_disconnect
 from .lookout import current_task
-from .servers import takes_any_close_code
 
-RESTART_CODE = 1012
-RESTART_CODE_ALLOWED = 4503
-RESTART_REASON = "service restart"
 CLOSE_WAIT = 5.0  # seconds that the close may take, where a client that reads nothing blocks it as well
 
 
 class WebSocketWatch:
-    """One connection, from its handshake to its end. ``open``: it is accepted, and neither side has closed."""
+    """One connection, from its handshake to its end. ``open``: it is accepted, and neither side has closed. ``ending``:
+    why it was closed in the app's place."""
 
-    __slots__ = ("_code", "_inner_receive", "_inner_send", "_listener", "closed", "open", "scope")
+    __slots__ = ("_inner_receive", "_listener", "ending", "inner_send", "open", "scope")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
         self._inner_receive = receive
-        self._inner_send = send
+        self.inner_send = send
         self._listener: asyncio.Task[object] | None = None
-        self._code = RESTART_CODE if takes_any_close_code(scope) else RESTART_CODE_ALLOWED
+        self.ending: Ending | None = None
         self.open = False
-        self.closed = False  # by us
 
     async def receive(self) -> Message:
         """The app's ``receive``."""
-        if self.closed:
-            return self._disconnect()
+        if self.ending is not None:
+            return self._disconnect(self.ending)
         task = self._listener = current_task()
         before = 0 if task is None else task.cancelling()
         try:
             message = await self._inner_receive()
         except asyncio.CancelledError:
-            if not self.closed or task is None or task.uncancel() > before:
+            if self.ending is None or task is None or task.uncancel() > before:
                 raise
-            await self._send_close()
-            return self._disconnect()
+            await self._send_close(self.ending)
+            return self._disconnect(self.ending)
         finally:
             self._listener = None
         if message["type"] == "websocket.disconnect":
@@ -59,38 +58,60 @@ class WebSocketWatch:
 
     async def send(self, message: Message) -> None:
         """The app's ``send``."""
-        if self.closed:
+        if self.ending is not None:
             await asyncio.sleep(0)
             if message["type"] == "websocket.send":  # who does nothing but send learns of it here
-                raise ClientGone("the connection was closed, for this worker is leaving")
+                raise ClientGone(f"the connection was closed in the app's place: {self.ending.close_reason}")
             return
         kind = message["type"]
         if kind in ("websocket.close", "websocket.http.response.start"):
             self.open = False
-        await self._inner_send(message)
+        await self.inner_send(message)
         if kind == "websocket.accept":
             self.open = True
+            self.opened()
+
+    def opened(self) -> None:
+        """The app has accepted the connection."""
 
     def forgives(self, error: Exception) -> bool:
         """Whether what the app raised says no more than what it was told."""
-        return self.closed and is_disconnect(error)
+        return self.ending is not None and is_disconnect(error)
 
-    async def close(self) -> None:
+    def dismiss(self, ending: Ending, retry: int) -> Coroutine[Any, Any, None]:
+        """As ``tenure.Party``; a WebSocket's client is not told when to come back."""
+        return self.close(ending)
+
+    def warn(self, event: bytes) -> bool:
+        """As ``tenure.Party``: no client of a WebSocket is told of what it does not expect."""
+        return True
+
+    async def close(self, ending: Ending) -> None:
         """Close the connection, and tell the app."""
-        if self.closed or not self.open:
+        if self.ending is not None or not self.open:
             return
-        self.closed = True
+        self.ending = ending
         self.open = False
         if self._listener is not None:
             self._listener.cancel()
         else:  # the app does not listen: it learns of it when it does
-            await self._send_close()
+            await self._send_close(ending)
 
-    async def _send_close(self) -> None:
+    async def _send_close(self, ending: Ending) -> None:
         # Whatever the server makes of it (a client that leaves just now, buffers that are full), the app is told.
         with contextlib.suppress(Exception):
             async with asyncio.timeout(CLOSE_WAIT):
-                await self._inner_send({"type": "websocket.close", "code": self._code, "reason": RESTART_REASON})
+                await self.inner_send(
+                    {
+                        "type": "websocket.close",
+                        "code": ending.close_code(self.scope),
+                        "reason": ending.close_reason,
+                    }
+                )
 
-    def _disconnect(self) -> Message:
-        return {"type": "websocket.disconnect", "code": self._code, "reason": RESTART_REASON}
+    def _disconnect(self, ending: Ending) -> Message:
+        return {
+            "type": "websocket.disconnect",
+            "code": ending.close_code(self.scope),
+            "reason": ending.close_reason,
+        }

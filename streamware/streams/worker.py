@@ -18,7 +18,9 @@ from ..wire import headers
 from ..wire.cursor import parse_cursor, stream_tag
 from .direct import Ticks
 from .drain import Terms
+from .ending import DRAINING
 from .options import CANCEL_WAIT, Options
+from .owner import who as who_is
 from .response import STREAM_PARAMETER
 
 if TYPE_CHECKING:
@@ -143,7 +145,7 @@ class Worker:
             return
         if self.over:
             if reader.log.outcome is None:
-                reader.end("draining")
+                reader.end(DRAINING)
         elif reader.may_part:
             reader.part(self.terms.retry())
 
@@ -162,7 +164,7 @@ class Worker:
                 yield
         for reader in [reader for readers in list(self._readers.values()) for reader in readers]:
             if terms.concerns(reader.scope) and reader.log.outcome is None:  # another worker goes on producing it
-                reader.end("draining")
+                reader.end(DRAINING)
                 yield
 
     def is_needed(self, scope: Scope) -> bool:
@@ -186,6 +188,17 @@ class Worker:
         ]:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.sleep(0)  # ``producers`` is told by the tasks' callbacks
+
+    # -- as ``tenure.Stops``
+
+    def stop_all_of(self, who: str) -> int:
+        stopped = 0
+        for producer in list(self.producers):
+            principal = producer.identity.principal
+            if principal is not None and who_is(principal) == who and producer.log is not None:
+                producer.stop()
+                stopped += 1
+        return stopped
 
     # -- the end
 

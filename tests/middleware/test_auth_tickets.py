@@ -138,6 +138,27 @@ async def test_the_principal_is_looked_at_anew_when_a_ticket_is_redeemed(how: st
     assert refused(await ask(app, PAGE, path="/events", query=f"ticket={ticket}")) == (401, "invalid_token")
 
 
+async def test_a_hook_that_fails_lets_nobody_in_for_now(caplog: pytest.LogCaptureFixture):
+    def revoked(principal: object) -> bool:
+        raise RuntimeError(f"no database for {ADA}")
+
+    app = guarded(tickets=Tickets(MemoryStore(), revoked=revoked))
+    ticket = await issue(app)
+
+    assert refused(await ask(app, PAGE, path="/events", query=f"ticket={ticket}")) == (503, "")
+    assert "RuntimeError" in caplog.text
+    assert ADA not in caplog.text
+
+
+async def test_a_token_that_is_remembered_is_not_verified_again_for_its_ticket():
+    verifier = SecretVerifier()
+    app = guarded(verifier=verifier, tickets=Tickets(MemoryStore()))
+
+    assert seen(await ask(app, PAGE, path="/events", query=f"ticket={await issue(app)}"))["subject"] == "ada"
+
+    assert verifier.asked == 1
+
+
 async def test_scopes_are_asked_of_a_tickets_principal_too():
     app = guarded(tickets=Tickets(MemoryStore()), scopes={"/admin": ["admin"]})
     ticket = await issue(app, "/admin")

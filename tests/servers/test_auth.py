@@ -19,6 +19,7 @@ from tests.servers.launch import SERVERS, Kind, Server
 LOGGING = tuple("info" if part == "warning" else part for part in SERVERS["uvicorn"].arguments)
 KINDS = {
     "uvicorn-websockets": replace(SERVERS["uvicorn"], arguments=(*LOGGING, "--ws", "websockets")),
+    "uvicorn-websockets-sansio": replace(SERVERS["uvicorn"], arguments=(*LOGGING, "--ws", "websockets-sansio")),
     "uvicorn-wsproto": replace(SERVERS["uvicorn"], arguments=(*LOGGING, "--ws", "wsproto")),
     "hypercorn": replace(SERVERS["hypercorn"], arguments=(*SERVERS["hypercorn"].arguments, "--access-logfile", "-")),
     "daphne": replace(SERVERS["daphne"], arguments=(*SERVERS["daphne"].arguments, "--access-log", "-")),
@@ -51,7 +52,7 @@ def origin(server: Server) -> str:
 
 async def test_a_script_is_refused_by_http_where_the_server_can(server: Server):
     expected = 403 if server.kind.name == "daphne" else 401
-    for subprotocols in ([], ["bearer", FORGED]):
+    for subprotocols in (None, ["bearer", FORGED]):
         with pytest.raises(InvalidStatus) as caught:
             await connect(url(server), subprotocols=subprotocols)
         response = caught.value.response
