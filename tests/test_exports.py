@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 import tomllib
@@ -15,6 +16,8 @@ import streamware.testing
 
 ROOT = Path(__file__).parent.parent
 PUBLIC = [streamware, streamware.testing]
+#: Of these, what they import of their framework stands in the namespace as well.
+INTEGRATIONS = [importlib.import_module(f"streamware.integrations.{name}") for name in ("django", "fastapi")]
 
 
 def documented(module: ModuleType) -> list[str]:
@@ -24,7 +27,7 @@ def documented(module: ModuleType) -> list[str]:
     return re.findall(r"^\| `(\w+)", section, re.MULTILINE)
 
 
-@pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [*PUBLIC, *INTEGRATIONS], ids=lambda module: module.__name__)
 def test_the_public_names_are_those_of_the_reference(module: ModuleType):
     assert sorted(documented(module)) == sorted(module.__all__)
 
@@ -43,7 +46,7 @@ def test_the_list_is_sorted():
     assert list(streamware.__all__) == sorted(streamware.__all__)
 
 
-@pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [*PUBLIC, *INTEGRATIONS], ids=lambda module: module.__name__)
 def test_every_public_class_and_function_says_what_it_is_for(module: ModuleType):
     silent = []
     for name in module.__all__:

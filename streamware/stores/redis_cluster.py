@@ -34,7 +34,7 @@ class ClusterNodes:
         self._slot_of = key_slot
         self._map: list[Address] = []
         self._seen: list[Address] = []
-        self._reading: asyncio.Task[None] | None = None
+        self._reading: asyncio.Task[list[Address]] | None = None
         self._knows_sharding = False
 
     @property
@@ -42,12 +42,13 @@ class ClusterNodes:
         return b"SPUBLISH" if self.sharded else b"PUBLISH"
 
     async def locate(self, key: bytes) -> Address:
-        if not self._map:
+        found = self._map
+        if not found:
             if self._reading is None:
                 self._reading = asyncio.get_running_loop().create_task(self._read())
                 self._reading.add_done_callback(self._read_it)
-            await asyncio.shield(self._reading)
-        node = self._map[self._slot_of(key)]
+            found = await asyncio.shield(self._reading)  # not from ``_map``: it may be mistrusted again by now
+        node = found[self._slot_of(key)]
         if not node[0]:
             raise StoreUnavailable(f"{self._target.name}: no server has the slot of a key")
         return node
@@ -61,7 +62,7 @@ class ClusterNodes:
 
     # -- within
 
-    async def _read(self) -> None:
+    async def _read(self) -> list[Address]:
         known = random.sample(self._seen, len(self._seen)) + list(self._target.seeds)
         reason: StoreUnavailable | None = None
         for node in list(dict.fromkeys(known))[:ASKED]:
@@ -71,7 +72,7 @@ class ClusterNodes:
                 slots, channels = await pipe.ask(
                     pack(b"CLUSTER", b"SLOTS") + pack(b"COMMAND", b"INFO", b"SPUBLISH"), 2, self._timeout
                 )
-                self._take(node, slots)
+                found = self._take(node, slots)
             except StoreUnavailable as error:
                 reason = error
                 continue
@@ -81,15 +82,15 @@ class ClusterNodes:
             if not self._knows_sharding:  # and what was once chosen stays
                 self._knows_sharding = True
                 self.sharded = isinstance(channels, list) and isinstance(channels[0], list)
-            return
+            return found
         raise StoreUnavailable(f"{self._target.name}: no server tells where the keys are") from reason
 
-    def _read_it(self, done: asyncio.Task[None]) -> None:
+    def _read_it(self, done: asyncio.Task[list[Address]]) -> None:
         self._reading = None
         if not done.cancelled():
             done.exception()  # whoever waited has been told
 
-    def _take(self, asked: Address, slots: Reply) -> None:
+    def _take(self, asked: Address, slots: Reply) -> list[Address]:
         if isinstance(slots, ServerError) or not isinstance(slots, list):
             raise StoreUnavailable(f"{self._target.name}: {asked[0]}:{asked[1]} is no server of a cluster")
         found: list[Address] = [("", 0)] * SLOTS
@@ -105,3 +106,4 @@ class ClusterNodes:
         if not self._seen:
             raise StoreUnavailable(f"{self._target.name}: the cluster has no slots")
         self._map = found
+        return found

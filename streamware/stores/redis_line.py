@@ -60,8 +60,9 @@ class Line:
         if pipe is None or pipe.lost:
             raise StoreUnavailable("the connection that subscribes was lost")
         wanted = [channel for channel in channels if channel not in self._confirmed and channel not in self._waiting]
-        for at in range(0, len(wanted), AT_ONCE):
-            pipe.tell(pack(self._letter + b"SUBSCRIBE", *wanted[at : at + AT_ONCE]))
+        at_once = 1 if self._letter else AT_ONCE  # sharded ones of several slots are refused in one command
+        for at in range(0, len(wanted), at_once):
+            pipe.tell(pack(self._letter + b"SUBSCRIBE", *wanted[at : at + at_once]))
         try:
             async with asyncio.timeout(timeout):
                 for channel in channels:

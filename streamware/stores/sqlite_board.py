@@ -42,6 +42,8 @@ def put(connection: sqlite3.Connection, key: str, value: bytes, now: float, ttl:
 
 def take(connection: sqlite3.Connection, key: str, now: float) -> bytes | None:
     """As ``Backend.take``."""
+    if connection.execute("SELECT 1 FROM board WHERE key = ?", (key,)).fetchone() is None:
+        return None  # without a lock: anybody may come with a key that was made up
     with transaction(connection):
         row = connection.execute("SELECT value, expires FROM board WHERE key = ?", (key,)).fetchone()
         if row is None:

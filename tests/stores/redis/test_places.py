@@ -17,6 +17,8 @@ import trustme
 from streamware.exceptions import StoreUnavailable
 from streamware.stores.backend import Appended, Entry, Verdict
 from streamware.stores.base import Outcome
+from streamware.stores.redis_cluster import ClusterNodes
+from streamware.stores.redis_target import target_of
 from tests.redis_groups import RedisCluster, SentinelGroup, in_step, is_master, wait_until
 from tests.redis_server import RedisServer, binaries, free_port, newest
 from tests.stores.redis.kit import HEAD, Place, until
@@ -197,6 +199,18 @@ async def test_streams_spread_over_a_cluster(cluster: RedisCluster):
         assert all(held)
         assert sum(held) == 30
     await works(cluster.url, "works:")
+
+
+async def test_a_map_that_is_mistrusted_as_soon_as_it_is_read_still_answers_who_waited_for_it(cluster: RedisCluster):
+    nodes = ClusterNodes(target_of("RedisStore", "url", cluster.url), 2.0)
+    waiting = [asyncio.ensure_future(nodes.locate(b"key")) for _ in range(3)]
+    while nodes._reading is None:
+        await asyncio.sleep(0)
+    nodes._reading.add_done_callback(lambda _: nodes.mistrust())
+    holder = ("127.0.0.1", cluster.holder("key").port)
+    assert await asyncio.gather(*waiting) == [holder] * 3
+    assert nodes._map == []
+    assert await nodes.locate(b"key") == holder
 
 
 async def test_a_slot_that_moves_takes_its_streams_along(cluster: RedisCluster):
