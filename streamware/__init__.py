@@ -4,8 +4,10 @@ The names below are the public ones; ``streamware.testing`` is public too, for t
 """
 
 from .exceptions import ConfigurationError, StoreError, StoreFull, StoreUnavailable, StreamwareError
+from .middleware.client_ip import ClientIPMiddleware
 from .middleware.drain import DrainMiddleware
 from .middleware.heartbeat import HeartbeatMiddleware
+from .middleware.ip_allowlist import AddressExplanation, IPAllowlistMiddleware
 from .middleware.resume import ResumeMiddleware
 from .observe import CountingObserver, NullObserver, Observer
 from .preset import wrap
@@ -19,14 +21,17 @@ from .streams.current import CurrentStream, Usage, current_stream
 __version__ = "0.1.0"
 
 __all__ = (
+    "AddressExplanation",
     "Batch",
     "Claim",
+    "ClientIPMiddleware",
     "ConfigurationError",
     "CountingObserver",
     "CurrentStream",
     "DrainMiddleware",
     "Head",
     "HeartbeatMiddleware",
+    "IPAllowlistMiddleware",
     "Log",
     "LogReader",
     "MemoryStore",
