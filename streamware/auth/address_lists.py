@@ -16,28 +16,54 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar, cast
 
 from ..observe import Observer
 from ..types import Clock, TimerHandle
-from ..wire.addresses import AddressSet
+from ..wire.addresses import NO_ADDRESS, AddressSet, number_of_client
 from .address_sources import ListError, Source, Stamp, Thread, stamp_of
 
 T = TypeVar("T")
 
 logger = logging.getLogger("streamware.ip_allowlist")
 
+#: So many addresses are remembered with what came of them.
+KNOWN = 4096
 #: Seconds after a first load that failed before a request sets off another.
 RETRY = 5.0
 
 
-class Lists(NamedTuple):
-    """What is allowed and what is denied; None for a list that was not given."""
+class Lists:
+    """What is allowed and what is denied; None for a list that was not given. Immutable, but for what it remembers."""
 
-    allow: AddressSet | None
-    deny: AddressSet | None
+    __slots__ = ("_known", "allow", "deny")
+
+    def __init__(self, allow: AddressSet | None, deny: AddressSet | None) -> None:
+        self.allow = allow
+        self.deny = deny
+        self._known: dict[object, str | None] = {}
+
+    def refusal(self, client: object) -> str | None:
+        """Why the client of that ``scope["client"]`` is not let in, ``unknown``, ``denied`` or ``not_allowed``; None
+        where it is."""
+        try:
+            return self._known[client[0]]  # type: ignore[index]  # what cannot be indexed is unknown
+        except (TypeError, LookupError):
+            pass
+        number = number_of_client(client)
+        if number == NO_ADDRESS:
+            return "unknown"
+        refusal = None
+        if self.deny is not None and self.deny.has(number):
+            refusal = "denied"
+        elif self.allow is not None and not self.allow.has(number):
+            refusal = "not_allowed"
+        if len(self._known) >= KNOWN:
+            self._known.clear()
+        self._known[cast("Sequence[object]", client)[0]] = refusal
+        return refusal
 
 
 class AddressLists:

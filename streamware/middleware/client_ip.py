@@ -29,6 +29,9 @@ logger = logging.getLogger("streamware.client_ip")
 
 #: So many peers are remembered. Proxies are few; what comes from everywhere must not become a leak.
 PEERS = 1024
+#: So many clients as well, by their peer and the header's line, where that is no longer than usual.
+KNOWN = 4096
+KNOWN_LENGTH = 128
 #: No text of an address is longer, zone included.
 ADDRESS_LENGTH = 64
 
@@ -99,12 +102,13 @@ class ClientIPMiddleware(BaseMiddleware):
         trusted, unix = (None, False) if trusted_proxies is None else _trusted(trusted_proxies)
         self._forwarding = Forwarding(header, trusted=trusted, unix=unix, hops=hops)
         self._header = header.encode()
-        self._length = len(header)
+        self._least = min(len(header), len(b"x-forwarded-host"))
         self._proto = proto
         self._host = host
         self._observer = NullObserver() if observer is None else observer
         self._advice = OnceLog(logger)
         self._peers: dict[str | None, Peer] = {}
+        self._known: dict[tuple[str | None, bytes], Client] = {}
 
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         given = scope.get("client")
@@ -116,8 +120,17 @@ class ClientIPMiddleware(BaseMiddleware):
             peer = self._peers[host]
         except (KeyError, TypeError):
             peer = self._peer(host)
-        name, length = self._header, self._length
-        lines = [value for key, value in scope["headers"] if len(key) == length and key.lower() == name]
+        # One look at all lines, of which few are as long as the names wanted.
+        least, wanted = self._least, self._header
+        kept = [line for line in scope["headers"] if len(line[0]) >= least]
+        lines: list[bytes] = []
+        protos: list[bytes] = []
+        for name, value in kept:
+            name = name.lower()
+            if name == wanted:
+                lines.append(value)
+            elif name == b"x-forwarded-proto":
+                protos.append(value)
         record: Record | None = scope.get(KEY)
         if record is None or record.__class__ is not Record:
             record = Record()
@@ -129,7 +142,7 @@ class ClientIPMiddleware(BaseMiddleware):
             client = self._rewritten(peer)
             trusted = False
         elif trusted:
-            client = self._forwarding.resolve(peer, lines)
+            client = self._resolved(host, peer, lines)
         else:
             client = self._ignored(peer)
         record.client = client
@@ -139,8 +152,10 @@ class ClientIPMiddleware(BaseMiddleware):
             inner["client"] = (client.address, client.port)
         elif given.__class__ is not tuple or host != client.address or port.__class__ is not int:
             inner["client"] = (client.address, _number(port))
-        if trusted and (self._proto or self._host):
-            self._put_proto_and_host(inner, client)
+        if trusted and self._proto:
+            self._put_scheme(inner, client, protos)
+        if trusted and self._host:
+            self._put_host(inner, client, kept)
         if client.reason not in _USUAL:
             self._tell(client)
         return self.app(inner, receive, send)
@@ -156,6 +171,18 @@ class ClientIPMiddleware(BaseMiddleware):
                 self._peers.clear()
             self._peers[host] = peer
         return peer
+
+    def _resolved(self, host: str | None, peer: Peer, lines: list[bytes]) -> Client:
+        line = lines[0]
+        if len(lines) > 1 or len(line) > KNOWN_LENGTH:
+            return self._forwarding.resolve(peer, lines)
+        client = self._known.get((host, line))
+        if client is None:
+            client = self._forwarding.resolve(peer, lines)
+            if len(self._known) >= KNOWN:
+                self._known.clear()
+            self._known[host, line] = client
+        return client
 
     def _is_rewritten(self, host: str, port: object, peer: Peer, lines: list[bytes]) -> bool:
         """Whether the server has taken the address from a header. No socket has the port 0; and that a client says its
@@ -178,25 +205,22 @@ class ClientIPMiddleware(BaseMiddleware):
 
     # -- what goes with the address
 
-    def _put_proto_and_host(self, inner: dict[str, Any], client: Client) -> None:  # Any: as the values of a ``Scope``
-        lines = inner["headers"]
-        if self._proto:
-            if self._header == b"forwarded":
-                secure = forwarded.forwarded_secure(client)
-            else:
-                secure = forwarded.secure_of(
-                    [value for key, value in lines if len(key) == 17 and key.lower() == b"x-forwarded-proto"]
-                )
-            if secure is not None:
-                plain = "ws" if inner["type"] == "websocket" else "http"
-                inner["scheme"] = plain + "s" if secure else plain
-        if self._host:
-            if self._header == b"forwarded":
-                host = forwarded.forwarded_host(client)
-            else:
-                host = forwarded.host_of(headers.get_all(lines, b"x-forwarded-host"))
-            if host is not None:
-                inner["headers"] = headers.replaced(lines, b"host", host)
+    def _put_scheme(self, inner: dict[str, Any], client: Client, protos: list[bytes]) -> None:
+        if self._header == b"forwarded":
+            secure = forwarded.forwarded_secure(client)
+        else:
+            secure = forwarded.secure_of(protos)
+        if secure is not None:
+            plain = "ws" if inner["type"] == "websocket" else "http"
+            inner["scheme"] = plain + "s" if secure else plain
+
+    def _put_host(self, inner: dict[str, Any], client: Client, kept: list[tuple[bytes, bytes]]) -> None:
+        if self._header == b"forwarded":
+            host = forwarded.forwarded_host(client)
+        else:
+            host = forwarded.host_of([value for name, value in kept if name.lower() == b"x-forwarded-host"])
+        if host is not None:
+            inner["headers"] = headers.replaced(inner["headers"], b"host", host)
 
     # -- telling
 

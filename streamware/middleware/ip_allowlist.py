@@ -17,7 +17,7 @@ import math
 from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
 
-from ..auth.address_lists import RETRY, AddressLists, Lists
+from ..auth.address_lists import RETRY, AddressLists
 from ..auth.address_sources import AddressList, ListError, source_of
 from ..clock import LoopClock
 from ..exceptions import ConfigurationError
@@ -160,19 +160,19 @@ class IPAllowlistMiddleware(BaseMiddleware):
         current = lists.current
         if current is None or not lists.opened:
             return self._handle_unopened(scope, receive, send)
-        number = number_of_client(scope.get("client"))
-        refusal = _refusal(current, number)
-        return self.app(scope, receive, send) if refusal is None else self._refuse(scope, send, refusal, number)
+        refusal = current.refusal(scope.get("client"))
+        return self.app(scope, receive, send) if refusal is None else self._refuse(scope, send, refusal)
 
     async def _handle_unopened(self, scope: Scope, receive: Receive, send: Send) -> None:
         if await self._lists.ready():
             await self.handle(scope, receive, send)
         else:
-            await self._refuse(scope, send, "not_loaded", NO_ADDRESS)
+            await self._refuse(scope, send, "not_loaded")
 
-    async def _refuse(self, scope: Scope, send: Send, reason: str, number: int) -> None:
+    async def _refuse(self, scope: Scope, send: Send, reason: str) -> None:
         self._observer.count("ip_allowlist.refused", reason=reason)
-        logger.info("refused: %s, client %s", reason, "unknown" if number == NO_ADDRESS else text_of(number))
+        if logger.isEnabledFor(logging.INFO):
+            logger.info("refused: %s, client %s", reason, _address(scope) or "unknown")
         denial = NOT_YET if reason == "not_loaded" else FORBIDDEN
         if scope["type"] == "websocket":
             await deny_websocket(scope, send, denial)
@@ -183,17 +183,12 @@ class IPAllowlistMiddleware(BaseMiddleware):
         """Why the request of ``scope`` is let in, or would not be, by the lists of now. Give it a scope as it is within
         this middleware, or as a server made it: of one that ``ClientIPMiddleware`` has not seen the client is the peer.
         Neither logged nor counted."""
-        number = number_of_client(scope.get("client"))
-        address = None if number == NO_ADDRESS else text_of(number)
+        given = scope.get("client")
+        address = _address(scope)
         lists = self._lists.current
-        rule = None
-        if lists is None:
-            refusal: str | None = "not_loaded"
-        else:
-            refusal = _refusal(lists, number)
-            decided = lists.deny if refusal == "denied" else lists.allow
-            if number != NO_ADDRESS and decided is not None:
-                rule = decided.rule(number)
+        refusal = "not_loaded" if lists is None else lists.refusal(given)
+        decided = None if lists is None else lists.deny if refusal == "denied" else lists.allow
+        rule = None if decided is None or address is None else decided.rule(number_of_client(given))
         record = record_of(scope)
         client = None if record is None else record.client
         return AddressExplanation(
@@ -201,21 +196,16 @@ class IPAllowlistMiddleware(BaseMiddleware):
             reason=refusal or ("not_denied" if lists is None or lists.allow is None else "allowed"),
             client=address,
             rule=rule,
-            peer=client.peer if client is not None else address if scope.get("client") else UNIX,
+            peer=client.peer if client is not None else address if given else UNIX,
             header="" if client is None else client.header,
             hops=() if client is None else client.hops,
             found="no ClientIPMiddleware" if client is None else client.reason,
         )
 
 
-def _refusal(lists: Lists, number: int) -> str | None:
-    """Why an address is not let in; None where it is."""
-    if number == NO_ADDRESS:
-        return "unknown"
-    allow, deny = lists
-    if deny is not None and deny.has(number):
-        return "denied"
-    return "not_allowed" if allow is not None and not allow.has(number) else None
+def _address(scope: Scope) -> str | None:
+    number = number_of_client(scope.get("client"))
+    return None if number == NO_ADDRESS else text_of(number)
 
 
 def _check_seconds(owner: str, *, or_none: bool = True, **options: object) -> None:

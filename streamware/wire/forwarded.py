@@ -101,7 +101,7 @@ class Forwarding:
 
     def resolve(self, peer: Peer, lines: Sequence[bytes]) -> Client:
         """Who it was that ``peer``, which is trusted, forwarded. ``lines``: the values of the header, at least one."""
-        if sum(map(len, lines)) + len(lines) - 1 > MAX_BYTES:
+        if (len(lines[0]) if len(lines) == 1 else sum(map(len, lines)) + len(lines) - 1) > MAX_BYTES:
             return Client(None, None, peer.name, "too_long", self.header)
         if self._entries is None:
             return self._only(peer, [line.decode("latin-1").strip(" \t") for line in lines])
@@ -138,9 +138,8 @@ class Forwarding:
     def _client(self, peer: Peer, walked: list[str], node: Node | None, reason: str) -> Client:
         if node is None:
             return Client(None, None, peer.name, reason, self.header, tuple(walked))
-        return Client(
-            node.address, node.port, peer.name, reason, self.header, tuple(walked), flagged=reason == "all_trusted"
-        )
+        flagged = reason == "all_trusted"
+        return Client(node.address, node.port, peer.name, reason, self.header, tuple(walked), flagged)
 
     def _trusts(self, number: int) -> bool:
         return self.trusted is not None and self.trusted.has(number)
@@ -192,6 +191,8 @@ def forwarded_parameters(element: str) -> dict[str, str] | None:
 def secure_of(values: Sequence[bytes]) -> bool | None:
     """Whether all of ``values``, lines of X-Forwarded-Proto, say that the client's own connection was secure; None
     where there are none."""
+    if len(values) == 1 and (known := _SECURE.get(values[0])) is not None:
+        return known
     if not values:
         return None
     return all(value.strip(b" \t").lower() in (b"https", b"wss") for line in values for value in line.split(b","))
@@ -262,4 +263,5 @@ def _forwarded_node(element: str) -> Node | None:
     return node_of(name) if name.startswith("[") or name.count(":") <= 1 else None
 
 
+_SECURE = {b"https": True, b"http": False}
 _READERS = {X_FORWARDED_FOR: (_x_forwarded_for, node_of), FORWARDED: (_forwarded, _forwarded_node)}
