@@ -206,10 +206,8 @@ class ClientIPMiddleware(BaseMiddleware):
     # -- what goes with the address
 
     def _put_scheme(self, inner: dict[str, Any], client: Client, protos: list[bytes]) -> None:
-        if self._header == b"forwarded":
-            secure = forwarded.forwarded_secure(client)
-        else:
-            secure = forwarded.secure_of(protos)
+        own = self._header == b"forwarded"
+        secure = forwarded.forwarded_secure(client) if own else forwarded.secure_of(protos)
         if secure is not None:
             plain = "ws" if inner["type"] == "websocket" else "http"
             inner["scheme"] = plain + "s" if secure else plain
