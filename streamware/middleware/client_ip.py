@@ -113,9 +113,9 @@ class ClientIPMiddleware(BaseMiddleware):
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         given = scope.get("client")
         try:
-            host, port = (given[0], given[1]) if given else (None, 0)
+            host, port = (given[0], given[1]) if given else (None, None)
         except (TypeError, LookupError):
-            host, port = "", 0  # no server's: an address that cannot be read
+            host, port = "", None  # no server's: an address that cannot be read
         try:
             peer = self._peers[host]
         except (KeyError, TypeError):
@@ -232,7 +232,9 @@ class ClientIPMiddleware(BaseMiddleware):
             self._observer.count("client_ip.ignored", reason=reason)
         remedy = _REMEDIES.get(reason)
         if remedy is not None:
-            self._advice.warning(reason, remedy, {"header": self._forwarding.header, "peer": client.peer})
+            self._advice.warning(
+                reason, remedy, {"header": self._forwarding.header, "peer": client.peer or "no address"}
+            )
 
 
 def _header(given: object) -> str:

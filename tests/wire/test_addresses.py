@@ -47,10 +47,8 @@ def model_networks(entry: str) -> list[Network]:
     if entry in NAMED:
         return [ipaddress.ip_network(member) for member in NAMED[entry]]
     network = ipaddress.ip_network(entry)
-    if isinstance(network, ipaddress.IPv6Network) and network.overlaps(MAPPED):
-        if network.prefixlen >= 96:
-            mapped = network.network_address.ipv4_mapped
-            return [ipaddress.ip_network(f"{mapped}/{network.prefixlen - 96}")]
+    if isinstance(network, ipaddress.IPv6Network) and network.overlaps(MAPPED) and network.prefixlen >= 96:
+        return [ipaddress.ip_network(f"{network.network_address.ipv4_mapped}/{network.prefixlen - 96}")]
     return [network]
 
 

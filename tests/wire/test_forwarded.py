@@ -81,7 +81,7 @@ def test_a_peer_that_forwards_nobody_is_the_client(
     assert (client.header, client.hops) == ("", ())
 
 
-# ---- rule 2: tests/middleware/test_client_ip.py, where there are other headers -----------------------------------------
+# Rule 2, that there is one header, is tested where there are others: tests/middleware/test_client_ip.py.
 
 
 # ---- rules 3 and 4 --------------------------------------------------------------------------------------------------
