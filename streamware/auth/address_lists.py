@@ -115,11 +115,17 @@ class AddressLists:
             self._watch()
 
     async def ready(self) -> bool:
-        """Whether there are lists; loaded now, where nothing has opened them: not every server has a lifespan."""
+        """Whether there are lists; loaded now, where nothing has opened them: not every server has a lifespan. On trio,
+        where Starlette's test client may run an app, there are none."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return False
         if self.current is None:
             if self._failed_at is not None and self._clock.now() - self._failed_at < RETRY:
                 return False
-            await self.reload()
+            task = self._running if self._running is not None and loop is self._loop else self._asked()
+            await asyncio.wait({task})
         if self.current is not None and not self.opened:
             self._watch()
         return self.current is not None
