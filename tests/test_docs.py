@@ -74,13 +74,15 @@ def test_every_option_has_its_line_on_the_page_of_its_middleware() -> None:
 
     import streamware
 
-    pages = {
-        "drain.md": streamware.DrainMiddleware,
-        "heartbeat.md": streamware.HeartbeatMiddleware,
-        "resume.md": streamware.ResumeMiddleware,
-        "../stores.md": streamware.MemoryStore,
-    }
-    for page, cls in pages.items():
+    pages = [
+        ("client-ip.md", streamware.ClientIPMiddleware),
+        ("client-ip.md", streamware.IPAllowlistMiddleware),
+        ("drain.md", streamware.DrainMiddleware),
+        ("heartbeat.md", streamware.HeartbeatMiddleware),
+        ("resume.md", streamware.ResumeMiddleware),
+        ("../stores.md", streamware.MemoryStore),
+    ]
+    for page, cls in pages:
         text = (ROOT / "docs" / "middleware" / page).read_text(encoding="utf-8")
         table = {
             cell for row in re.findall(r"^\| ([^|]*) \|", text, re.MULTILINE) for cell in re.findall(r"`(\w+)`", row)

@@ -113,7 +113,8 @@ class ClientIPMiddleware(BaseMiddleware):
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         given = scope.get("client")
         try:
-            host, port = (given[0], given[1]) if given else (None, None)
+            # An empty host is granian's way to say that it is a unix socket.
+            host, port = (given[0] or None, given[1]) if given else (None, None)
         except (TypeError, LookupError):
             host, port = "", None  # no server's: an address that cannot be read
         try:

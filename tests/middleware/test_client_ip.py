@@ -191,9 +191,10 @@ async def test_rule_6_with_hops_the_peer_need_not_be_known():
     assert decision(few).flagged
 
 
+@pytest.mark.parametrize("client", [None, ("", "0")], ids=["most servers", "granian"])
 @pytest.mark.parametrize(("trusted", "expected"), [(["unix"], ("203.0.113.7", 0)), (TRUSTED, None)])
-async def test_rule_7_a_unix_socket_is_trusted_only_if_listed(trusted: list[str], expected: Any):
-    got = await seen(FOR, ("x-forwarded-proto", "https"), client=None, trusted_proxies=trusted)
+async def test_rule_7_a_unix_socket_is_trusted_only_if_listed(client: Any, trusted: list[str], expected: Any):
+    got = await seen(FOR, ("x-forwarded-proto", "https"), client=client, trusted_proxies=trusted)
 
     assert got["client"] == expected
     assert got["scheme"] == ("https" if expected else "http")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ import pytest
 import uvicorn
 
 from tests.middleware.client_ip_site import Peers, site
-from tests.servers.launch import Kind, Server
+from tests.servers.launch import ROOT, SERVERS, Kind, Server
 
 ALLOWED = "203.0.113.7"
 OTHER = "198.51.100.1"
@@ -218,17 +220,48 @@ async def test_hypercorn_on_a_unix_socket(tmp_path: Path):
     assert set(app.given) == {None}
 
 
+SITE = "tests.middleware.client_ip_site:app"
+
+
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a server in a process of its own."""
+    path = tmp_path_factory.mktemp("listed") / "allow.txt"
+    path.write_text("\n".join(LISTED))
+    return {"STREAMWARE_TEST_ALLOW": str(path)}
+
+
+async def test_granian(listed: dict[str, str]):
+    with Server(SERVERS["granian"], SITE, listed) as running:
+        where = ("127.0.0.1", running.port)
+        await check_all_of_it(where, "127.0.0.1")
+        await check_denial(where)
+        assert not running.complaints
+
+
+async def test_granian_on_a_unix_socket(listed: dict[str, str], tmp_path: Path):
+    path = str(tmp_path / "socket")
+    options = ("--interface", "asgi", "--uds", path, "--log-level", "warning", "--workers-kill-timeout", "1")
+    running = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "granian", *options, SITE, cwd=ROOT, env={**os.environ, **listed}
+    )
+    try:
+        await ask_once_up(path, ALLOWED)
+        await check_all_of_it(path, "unix")
+        assert (await ask(path)).status == 403
+    finally:
+        running.terminate()
+        await running.wait()
+
+
 DAPHNE = ("daphne", "-p", "{port}", "-v", "0")
 
 
 @pytest.fixture(scope="module", params=["127.0.0.1", "::"])
-def daphne(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def daphne(request: pytest.FixtureRequest, listed: dict[str, str]) -> Iterator[Server]:
     """It has no lifespan, so the list is read at the first request, and gives lists for tuples; bound to both families,
     mapped peers too."""
-    listed = tmp_path_factory.mktemp("listed") / "allow.txt"
-    listed.write_text("\n".join(LISTED))
-    kind = Kind("daphne", (*DAPHNE, "-b", request.param, "{app}"))
-    with Server(kind, "tests.middleware.client_ip_site:app", {"STREAMWARE_TEST_ALLOW": str(listed)}) as running:
+    with Server(Kind("daphne", (*DAPHNE, "-b", request.param, "{app}")), SITE, listed) as running:
         yield running
         assert not running.complaints
 
