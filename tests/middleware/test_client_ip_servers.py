@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -56,7 +57,8 @@ async def ask(where: tuple[str, int] | str, *forwarded: str, upgrade: bool = Fal
             head = "".join(f"{name}: {value}\r\n" for name, value in lines)
             writer.write(f"GET / HTTP/1.1\r\n{head}\r\n".encode())
             answer = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-            body = b"" if answer.startswith("HTTP/1.1 101") else await reader.read()
+            length = re.search(r"^content-length: (\d+)", answer, re.IGNORECASE | re.MULTILINE)
+            body = await reader.readexactly(int(length[1])) if length else b""
         finally:
             writer.close()
             with contextlib.suppress(OSError):
