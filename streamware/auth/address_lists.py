@@ -31,6 +31,7 @@ logger = logging.getLogger("streamware.ip_allowlist")
 
 #: So many addresses are remembered with what came of them.
 KNOWN = 4096
+ADDRESS_LENGTH = 64  # with a zone, which has no limit of its own
 #: Seconds after a first load that failed before a request sets off another.
 RETRY = 5.0
 
@@ -60,9 +61,11 @@ class Lists:
             refusal = "denied"
         elif self.allow is not None and not self.allow.has(number):
             refusal = "not_allowed"
-        if len(self._known) >= KNOWN:
-            self._known.clear()
-        self._known[cast("Sequence[object]", client)[0]] = refusal
+        host = cast("Sequence[str]", client)[0]
+        if len(host) <= ADDRESS_LENGTH:
+            if len(self._known) >= KNOWN:
+                self._known.clear()
+            self._known[host] = refusal
         return refusal
 
 
@@ -89,6 +92,7 @@ class AddressLists:
         self._interval = None if self.fixed else interval
         self._clock = clock
         self._observer = observer
+        self._timeout = timeout
         # One each, for they may be at it at once.
         self._load_thread = Thread(timeout)
         self._look_thread = Thread(timeout)
@@ -141,7 +145,7 @@ class AddressLists:
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks)
+            await asyncio.wait(tasks, timeout=self._timeout)  # a function of somebody's may not let itself be cancelled
 
     # -- loading
 

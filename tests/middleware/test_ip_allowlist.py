@@ -179,6 +179,9 @@ async def test_what_is_remembered_of_addresses_has_a_cap(monkeypatch: pytest.Mon
         assert current.refusal((f"10.0.0.{last}", 5)) == (None if last < 16 else "not_allowed")
         assert current.refusal((f"x{last}", 5)) == "unknown"
         assert len(current._known) <= 8
+    current._known.clear()
+    assert current.refusal(("fe80::1%" + "x" * 60, 5)) == "not_allowed"
+    assert current._known == {}
 
 
 # ---- how the others are told ----------------------------------------------------------------------------------------
