@@ -7,6 +7,7 @@ import asyncio
 import time
 
 from . import (
+    addresses,
     idle_memory,
     let_in,
     many_streams,
@@ -33,6 +34,7 @@ BENCHMARKS = {
     "reconnects": reconnects,
     "redis-capacity": redis_capacity,
     "verify": verify,
+    "addresses": addresses,
 }
 
 

@@ -17,6 +17,8 @@ from .middleware.auth import AuthMiddleware
 from .middleware.drain import DrainMiddleware
 from .middleware.heartbeat import HeartbeatMiddleware
 from .middleware.origin import OriginMiddleware
+from .middleware.client_ip import ClientIPMiddleware
+from .middleware.ip_allowlist import AddressExplanation, IPAllowlistMiddleware
 from .middleware.resume import ResumeMiddleware
 from .observe import CountingObserver, NullObserver, Observer
 from .preset import wrap
@@ -34,6 +36,7 @@ from .wire.transport import HSTSOptions
 __version__ = "0.1.0"
 
 __all__ = (
+    "AddressExplanation",
     "AnonymousPrincipal",
     "AuthMiddleware",
     "AuthlibVerifier",
@@ -41,6 +44,7 @@ __all__ = (
     "Board",
     "CORSOptions",
     "Claim",
+    "ClientIPMiddleware",
     "ConfigurationError",
     "CountingObserver",
     "CurrentStream",
@@ -54,6 +58,7 @@ __all__ = (
     "HTTPFetch",
     "Head",
     "HeartbeatMiddleware",
+    "IPAllowlistMiddleware",
     "IntrospectionVerifier",
     "IssuerVerifier",
     "JWTVerifier",

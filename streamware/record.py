@@ -14,18 +14,46 @@ KEY = "streamware"
 TENURE = "streamware.tenure"
 
 
+class Client:
+    """How ``ClientIPMiddleware`` found the client's address. Immutable by custom: those of peers are shared.
+
+    ``address``: canonical; None where it is unknown, for which nobody may be let in. ``port``: as the header says it, 0
+    where it says none; None where the address is the peer's own. ``peer``: the socket's other end, canonical; "unix"
+    for a socket without addresses, None where the server gave no address that can be read. ``header``: the one that was
+    read, "" where none was. ``hops``: its entries that were looked at, as they were written, the nearest first.
+    ``reason``: a word that says how; ``wire/forwarded.py`` lists them. ``flagged``: the address is the best there is,
+    but the set-up leaves doubt.
+    """
+
+    __slots__ = ("address", "flagged", "header", "hops", "peer", "port", "reason")
+
+    def __init__(
+        self, address: str | None, port: int | None, peer: str | None, reason: str, header: str = "",
+        hops: tuple[str, ...] = (), flagged: bool = False,
+    ) -> None:  # fmt: skip
+        self.address = address
+        self.port = port
+        self.peer = peer
+        self.reason = reason
+        self.header = header
+        self.hops = hops
+        self.flagged = flagged
+
+
 class Record:
     """``rank``: of the innermost middleware entered so far (guards the order). ``entered``: that middleware's name.
-    ``denied``: the answer under way is a refusal that Streamware made, so no log must be made of it. ``drain``: of the
-    worker, for whoever has connections that it may want to end. ``followed``: the response under way is read from a
-    log. ``server_scope``: what the scope with this record was copied from, for the one change that a server must see.
-    ``origin_checked``: where the request comes from has been judged. ``ambient``: its credential is one that browsers
-    send by themselves."""
+    ``client``: how its address was found; None where no ``ClientIPMiddleware`` looked, and ``scope["client"]`` is the
+    peer. ``denied``: the answer under way is a refusal that Streamware made, so no log must be made of it. ``drain``:
+    of the worker, for whoever has connections that it may want to end. ``followed``: the response under way is read
+    from a log. ``server_scope``: what the scope with this record was copied from, for the one change that a server must
+    see. ``origin_checked``: where the request comes from has been judged. ``ambient``: its credential is one that
+    browsers send by themselves."""
 
-    __slots__ = ("ambient", "denied", "drain", "entered", "followed", "origin_checked", "rank", "server_scope")
+    __slots__ = ("ambient", "client", "denied", "drain", "entered", "followed", "origin_checked", "rank", "server_scope")
 
     def __init__(self) -> None:
         self.rank = 0
+        self.client: Client | None = None
         self.entered = ""
         self.denied = False
         self.drain: object = None  # a ``Drain``: not known so far down

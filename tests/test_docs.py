@@ -74,16 +74,19 @@ def test_every_option_has_its_line_on_the_page_of_its_middleware() -> None:
 
     import streamware
 
-    pages = {
-        "auth.md": streamware.AuthMiddleware,
-        "drain.md": streamware.DrainMiddleware,
-        "heartbeat.md": streamware.HeartbeatMiddleware,
-        "origin.md": streamware.OriginMiddleware,
-        "resume.md": streamware.ResumeMiddleware,
-        "../stores.md": streamware.MemoryStore,
-    }
-    verifiers = [streamware.JWTVerifier, streamware.IntrospectionVerifier]
-    for page, cls in [*pages.items(), *(("../auth.md", verifier) for verifier in verifiers)]:
+    pages = [
+        ("auth.md", streamware.AuthMiddleware),
+        ("client-ip.md", streamware.ClientIPMiddleware),
+        ("client-ip.md", streamware.IPAllowlistMiddleware),
+        ("drain.md", streamware.DrainMiddleware),
+        ("heartbeat.md", streamware.HeartbeatMiddleware),
+        ("origin.md", streamware.OriginMiddleware),
+        ("resume.md", streamware.ResumeMiddleware),
+        ("../stores.md", streamware.MemoryStore),
+        ("../auth.md", streamware.JWTVerifier),
+        ("../auth.md", streamware.IntrospectionVerifier),
+    ]
+    for page, cls in pages:
         text = (ROOT / "docs" / "middleware" / page).read_text(encoding="utf-8")
         table = {
             cell for row in re.findall(r"^\| ([^|]*) \|", text, re.MULTILINE) for cell in re.findall(r"`(\w+)`", row)
