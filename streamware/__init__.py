@@ -14,11 +14,11 @@ from .auth.tickets import Tickets
 from .auth.verifier import TokenRefused, Verifier, VerifierUnavailable
 from .exceptions import ConfigurationError, StoreError, StoreFull, StoreUnavailable, StreamwareError
 from .middleware.auth import AuthMiddleware
+from .middleware.client_ip import ClientIPMiddleware
 from .middleware.drain import DrainMiddleware
 from .middleware.heartbeat import HeartbeatMiddleware
-from .middleware.origin import OriginMiddleware
-from .middleware.client_ip import ClientIPMiddleware
 from .middleware.ip_allowlist import AddressExplanation, IPAllowlistMiddleware
+from .middleware.origin import OriginMiddleware
 from .middleware.resume import ResumeMiddleware
 from .observe import CountingObserver, NullObserver, Observer
 from .preset import wrap

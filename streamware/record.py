@@ -49,7 +49,17 @@ class Record:
     see. ``origin_checked``: where the request comes from has been judged. ``ambient``: its credential is one that
     browsers send by themselves."""
 
-    __slots__ = ("ambient", "client", "denied", "drain", "entered", "followed", "origin_checked", "rank", "server_scope")
+    __slots__ = (
+        "ambient",
+        "client",
+        "denied",
+        "drain",
+        "entered",
+        "followed",
+        "origin_checked",
+        "rank",
+        "server_scope",
+    )
 
     def __init__(self) -> None:
         self.rank = 0
