@@ -253,7 +253,10 @@ class AuthMiddleware(WatchingMiddleware):
             token = credentials.authorization(scope["headers"])
             if not http and self._subprotocol and (offered := scope.get("subprotocols")):
                 offer = credentials.read_offer(offered)
-            credential = self._shown(scope, token, offer, parameters)
+            if self._cookie is None and not offer.tokens and not parameters.found:
+                credential = None if token is None else Credential(token, credentials.HEADER)
+            else:
+                credential = self._shown(scope, token, offer, parameters)
         except CredentialError as error:
             await self._refuse(scope, receive, send, _unreadable(error))
             return
@@ -289,8 +292,6 @@ class AuthMiddleware(WatchingMiddleware):
 
     def _shown(self, scope: Scope, token: str | None, offer: Offer, parameters: Parameters) -> Credential | None:
         """The one credential of the request, wherever it stands."""
-        if self._cookie is None and not offer.tokens and not parameters.found:
-            return None if token is None else Credential(token, credentials.HEADER)
         shown = [] if token is None else [Credential(token, credentials.HEADER)]
         if self._cookie is not None:
             found = credentials.cookies(scope["headers"], self._cookie)
