@@ -123,7 +123,9 @@ class Gate:
             )
         except TokenRefused as refused:
             return Refusal(401, refused.reason, INVALID_TOKEN)
-        except StoreError:
+        except Exception as error:
+            if not isinstance(error, StoreError):
+                self._report("Tickets' store", error)
             return Refusal(503, "ticket_store", retry_after=STORE_RETRY)
         # Verified as if it came in the header: what became of it since the ticket was issued shows here.
         found = self.recall(Credential(token, HEADER)) or await self.verify(scope, token)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from ..exceptions import ConfigurationError
 from .principal import Principal
 from .verifier import TokenRefused, Verifier, VerifierUnavailable
 
@@ -41,3 +42,17 @@ class Several:
     async def aclose(self) -> None:
         for verifier in self._verifiers:
             await verifier.aclose()
+
+
+def one_verifier(owner: str, verifier: Verifier | None, verifiers: Iterable[Verifier] | None) -> Verifier:
+    """The options ``verifier`` and ``verifiers`` of ``owner``, of which one is to be given, as one verifier."""
+    expected = "a verifier, as JWTVerifier(…)"
+    if (verifier is None) == (verifiers is None):
+        raise ConfigurationError.option(owner, "verifier", verifier, f"{expected}, or else verifiers a list")
+    given = [verifier] if verifier is not None else list(verifiers or ())
+    if not given:
+        raise ConfigurationError.option(owner, "verifiers", verifiers, "a list of verifiers, at least one")
+    for each in given:
+        if not all(callable(getattr(each, verb, None)) for verb in ("recall", "verify", "startup", "aclose")):
+            raise ConfigurationError.option(owner, "verifier", each, expected)
+    return given[0] if len(given) == 1 else Several(given)

@@ -12,7 +12,6 @@ import glob
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import cast
 
 from ..auth.again import Again
 from ..auth.credentials import AuthCredentials
@@ -21,7 +20,7 @@ from ..auth.gate import Gate, absent
 from ..auth.metadata import ResourceMetadata, checked_url
 from ..auth.principal import AnonymousPrincipal, Principal
 from ..auth.requirements import Requirements
-from ..auth.several import Several
+from ..auth.several import one_verifier
 from ..auth.tickets import Tickets
 from ..auth.verifier import Verifier
 from ..clock import LoopClock
@@ -38,15 +37,12 @@ from ..streams.tenure import OVER, Tenure
 from ..streams.tenures import Tenures
 from ..types import ASGIApp, Clock, Message, Receive, Scope, Send
 from ..wire import credentials, headers
-from ..wire.challenge import INVALID_REQUEST, INVALID_TOKEN, Refusal
+from ..wire.challenge import CLOSE_CODES, INVALID_REQUEST, INVALID_TOKEN, Refusal, close_codes_of
 from ..wire.credentials import Credential, CredentialError, Offer, Parameters
 from ..wire.denial import WebSocketReject, deny, reject_websocket
 from .base import BaseMiddleware, WatchingMiddleware
 
 logger = logging.getLogger("streamware.auth")
-
-#: The codes that WebSockets are closed with that are accepted to be refused, by the status that HTTP would have.
-CLOSE_CODES: Mapping[int, int] = {400: 4400, 401: 3000, 403: 3003, 503: 4503}
 
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _REALM = re.compile(r"[\x20-\x7E]+")
@@ -137,7 +133,7 @@ class AuthMiddleware(WatchingMiddleware):
         self._subprotocol = subprotocol
         self._parameters = frozenset(each for each in (query, self._ticket) if each is not None)
         self._ws_reject: WebSocketReject = ws_reject
-        self._close_codes = _codes(close_codes)
+        self._close_codes = close_codes_of(name, close_codes)
         self._realm = realm
         self._observer = observer = NullObserver() if observer is None else observer
         self._tickets = tickets
@@ -156,7 +152,7 @@ class AuthMiddleware(WatchingMiddleware):
         self._everywhere = requirements.everywhere
         self._clock = clock = LoopClock() if clock is None else clock
         self._gate = Gate(
-            verifier=_one_verifier(verifier, verifiers),
+            verifier=one_verifier(name, verifier, verifiers),
             requirements=requirements,
             tickets=tickets,
             anonymous=anonymous,
@@ -215,7 +211,6 @@ class AuthMiddleware(WatchingMiddleware):
         await self._gate.verifier.startup()
         if self._tickets is not None:
             await self._tickets.startup()
-
         await self._tenures.startup()
 
     async def shutdown(self) -> None:
@@ -258,7 +253,10 @@ class AuthMiddleware(WatchingMiddleware):
             token = credentials.authorization(scope["headers"])
             if not http and self._subprotocol and (offered := scope.get("subprotocols")):
                 offer = credentials.read_offer(offered)
-            credential = self._shown(scope, token, offer, parameters)
+            if self._cookie is None and not offer.tokens and not parameters.found:
+                credential = None if token is None else Credential(token, credentials.HEADER)
+            else:
+                credential = self._shown(scope, token, offer, parameters)
         except CredentialError as error:
             await self._refuse(scope, receive, send, _unreadable(error))
             return
@@ -294,8 +292,6 @@ class AuthMiddleware(WatchingMiddleware):
 
     def _shown(self, scope: Scope, token: str | None, offer: Offer, parameters: Parameters) -> Credential | None:
         """The one credential of the request, wherever it stands."""
-        if self._cookie is None and not offer.tokens and not parameters.found:
-            return None if token is None else Credential(token, credentials.HEADER)
         shown = [] if token is None else [Credential(token, credentials.HEADER)]
         if self._cookie is not None:
             found = credentials.cookies(scope["headers"], self._cookie)
@@ -385,35 +381,6 @@ def _answering(send: Send, marker: str) -> Send:
         await send(message)
 
     return accept
-
-
-def _one_verifier(verifier: Verifier | None, verifiers: Iterable[Verifier] | None) -> Verifier:
-    expected = "a verifier, as JWTVerifier(…)"
-    if (verifier is None) == (verifiers is None):
-        raise ConfigurationError.option("AuthMiddleware", "verifier", verifier, f"{expected}, or else verifiers a list")
-    given = [verifier] if verifier is not None else list(verifiers or ())
-    _check(bool(given), "verifiers", verifiers, "a list of verifiers, at least one")
-    for each in given:
-        verbs = ("recall", "verify", "startup", "aclose")
-        _check(all(callable(getattr(each, verb, None)) for verb in verbs), "verifier", each, expected)
-    return given[0] if len(given) == 1 else Several(given)
-
-
-def _codes(given: object) -> Mapping[int, int]:
-    # Others daphne does not let an app close with.
-    expected = "a mapping of 400, 401, 403 or 503 to codes from 3000 to 4999"
-    if given is None:
-        return CLOSE_CODES
-    if not isinstance(given, Mapping):
-        raise ConfigurationError.option("AuthMiddleware", "close_codes", given, expected)
-    codes = cast("Mapping[object, object]", given)
-    checked = {
-        status: code
-        for status, code in codes.items()
-        if isinstance(status, int) and status in CLOSE_CODES and isinstance(code, int) and 3000 <= code <= 4999
-    }
-    _check(len(checked) == len(codes), "close_codes", codes, expected)
-    return {**CLOSE_CODES, **checked}
 
 
 def _matches(pattern: re.Pattern[str], given: object) -> bool:

@@ -6,13 +6,19 @@ the operator its reason. Nothing of a request is in it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
+from ..exceptions import ConfigurationError
 from .denial import Denial
 
 INVALID_REQUEST = "invalid_request"
 INVALID_TOKEN = "invalid_token"
 INSUFFICIENT_SCOPE = "insufficient_scope"
+
+#: The codes that WebSockets are closed with that are accepted to be refused, by the status that HTTP would have.
+CLOSE_CODES: Mapping[int, int] = {400: 4400, 401: 3000, 403: 3003, 503: 4503}
 
 #: By status: the title and detail of the problem, and the description in the challenge.
 _TEXTS = {
@@ -74,3 +80,22 @@ def quoted(value: str) -> str:
     """``value`` as a quoted string (RFC 9110, section 5.6.4)."""
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+def close_codes_of(owner: str, given: object) -> Mapping[int, int]:
+    """The option ``close_codes`` of ``owner``, over the defaults."""
+    # Others daphne does not let an app close with.
+    expected = "a mapping of 400, 401, 403 or 503 to codes from 3000 to 4999"
+    if given is None:
+        return CLOSE_CODES
+    if not isinstance(given, Mapping):
+        raise ConfigurationError.option(owner, "close_codes", given, expected)
+    codes = cast("Mapping[object, object]", given)
+    checked = {
+        status: code
+        for status, code in codes.items()
+        if isinstance(status, int) and status in CLOSE_CODES and isinstance(code, int) and 3000 <= code <= 4999
+    }
+    if len(checked) != len(codes):
+        raise ConfigurationError.option(owner, "close_codes", codes, expected)
+    return {**CLOSE_CODES, **checked}

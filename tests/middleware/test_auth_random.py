@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from typing import Any
-from urllib.parse import quote_from_bytes
+from urllib.parse import quote_from_bytes, unquote_plus
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -96,6 +96,11 @@ methods = st.sampled_from(["GET", "POST", "HEAD", "DELETE", "OPTIONS", "FOO"])
 paths = st.sampled_from(["/", "/events", "/_auth/ticket", "/a\x00b", "/ü", "", "//", "/.well-known/x"])
 
 
+def names_in(query: bytes) -> set[str]:
+    """The names of the parameters that are left."""
+    return {unquote_plus(part.partition("=")[0]) for part in query.decode("latin-1").split("&")}
+
+
 def app_for(site: Site) -> Any:
     return guarded(
         site,
@@ -164,7 +169,7 @@ async def test_whoever_is_let_in_has_shown_the_token_of_its_principal(method, pa
 
     for call in site.calls:
         assert call["user"].subject == "ada" or method == "OPTIONS"
-        assert ADA.encode() not in call["query_string"]
+        assert not names_in(call["query_string"]) & {"access_token", "ticket"}
     assert connection.status in (200, 400, 401, 403, 405)
     assert ADA not in repr(connection.messages)
 
@@ -177,9 +182,7 @@ async def test_no_token_is_echoed_to_a_websocket_or_left_for_a_log(server, path,
     connection = await over_websocket(app_for(site), server, path, query, lines, offered)
 
     assert all(call["user"].subject == "ada" for call in site.calls)
-    query_left = connection.scope["query_string"]
-    assert b"access_token=" not in query_left
-    assert b"ticket=" not in query_left.replace(b"%74icket=", b"ticket=")
+    assert not names_in(connection.scope["query_string"]) & {"access_token", "ticket"}
     for message in connection.messages:
         # A client may offer a token as if it were a protocol of the app's: that is answered, for nobody can tell.
         assert message["type"] == "websocket.accept" or ADA not in repr(message)
