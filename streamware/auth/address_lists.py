@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from contextvars import Context
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from ..observe import Observer
 from ..types import Clock, TimerHandle
@@ -44,15 +44,18 @@ class Lists:
     def __init__(self, allow: AddressSet | None, deny: AddressSet | None) -> None:
         self.allow = allow
         self.deny = deny
-        self._known: dict[object, str | None] = {}
+        self._known: dict[str, str | None] = {}
 
-    def refusal(self, client: object) -> str | None:
+    def refusal(self, client: Any) -> str | None:  # Any: whatever a server has put in the scope
         """Why the client of that ``scope["client"]`` is not let in, ``unknown``, ``denied`` or ``not_allowed``; None
         where it is."""
         try:
-            return self._known[client[0]]  # type: ignore[index]  # what cannot be indexed is unknown
+            host = client[0]
+            known = self._known.get(host, "")
         except (TypeError, LookupError):
-            pass
+            return "unknown"
+        if known != "":
+            return known
         number = number_of_client(client)
         if number == NO_ADDRESS:
             return "unknown"
@@ -61,7 +64,6 @@ class Lists:
             refusal = "denied"
         elif self.allow is not None and not self.allow.has(number):
             refusal = "not_allowed"
-        host = cast("Sequence[str]", client)[0]
         if len(host) <= ADDRESS_LENGTH:
             if len(self._known) >= KNOWN:
                 self._known.clear()

@@ -73,7 +73,7 @@ def number_of(text: str) -> int:
 def number_of_client(client: object) -> int:
     """The number of the address in ``scope["client"]``, whose zone, if it has one, is dropped; ``NO_ADDRESS`` where
     there is none. Never raises."""
-    if not isinstance(client, tuple | list) or not client:
+    if not isinstance(client, (tuple, list)) or not client:
         return NO_ADDRESS
     host = cast("Sequence[object]", client)[0]
     if not isinstance(host, str):

@@ -326,9 +326,13 @@ async def test_where_the_server_has_rewritten_the_peer_it_is_counted_and_the_rem
 async def test_where_the_server_has_put_a_proxy_there_nobody_knows_the_client():
     observer = CountingObserver()
 
-    got = await seen((XFF, "203.0.113.7, 10.0.0.5"), client=("10.0.0.5", 0), observer=observer)
+    lines = ((XFF, "203.0.113.7, 10.0.0.5"), ("x-forwarded-proto", "https"), ("x-forwarded-host", "evil"))
+
+    got = await seen(*lines, client=("10.0.0.5", 0), observer=observer, host=True)
 
     assert got["client"] is None
+    assert got["scheme"] == "http"
+    assert got["headers"][0] == (b"host", b"inner:8000")
     assert observer.counts == {("client_ip.unknown", "rewritten"): 1}
 
 
