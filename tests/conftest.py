@@ -1,13 +1,17 @@
-"""What every test shares: the option that turns a skip into a failure, which CI sets, and how examples are found: the
-same ones in every run of CI, so that a change is judged by what it changed; new ones everywhere else."""
+"""What every test shares: the option that turns a skip into a failure, which CI sets; how examples are found: the same
+ones in every run of CI, so that a change is judged by what it changed, new ones everywhere else; and that no test's
+output has a token in it, nor what Streamware logs meanwhile, at any level."""
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import hypothesis
 import pytest
+
+from tests.secrets import Listener, leaked
 
 hypothesis.settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
@@ -26,7 +30,25 @@ def pytest_runtest_makereport(
     if report.skipped and not hasattr(report, "wasxfail") and item.config.getoption("--no-skips"):
         report.outcome = "failed"
         report.longrepr = f"skipped where nothing may be skipped: {reason(report)}"
+    # What was logged is looked at below: the identity provider of the tests logs what it issues.
+    found = leaked("\n".join(text for title, text in report.sections if " log " not in title))
+    if found and report.passed:
+        report.outcome = "failed"
+        report.longrepr = f"its output holds secrets: {found}"
     return report
+
+
+@pytest.fixture(autouse=True)
+def nothing_secret_is_logged() -> Iterator[None]:
+    """Whatever Streamware logs in a test, at any level, holds none of the secrets that tests have used."""
+    logger, listener = logging.getLogger("streamware"), Listener()
+    level = logger.level
+    logger.addHandler(listener)
+    logger.setLevel(logging.DEBUG)
+    yield
+    logger.setLevel(level)
+    logger.removeHandler(listener)
+    assert leaked("\n".join(listener.lines)) == []
 
 
 @pytest.hookimpl(wrapper=True)

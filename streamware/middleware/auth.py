@@ -321,7 +321,7 @@ class AuthMiddleware(WatchingMiddleware):
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send, refusal: Refusal) -> None:
         self._observer.count("auth.refused", reason=refusal.reason)
-        logger.debug("%s %r refused: %s", scope["type"], scope["path"], refusal.reason)
+        logger.info("%s %r refused: %s", scope["type"], scope["path"], refusal.reason)
         denial = refusal.denial(self._realm, self._metadata_url)
         # The client may leave meanwhile, of which some servers tell by raising.
         with contextlib.suppress(OSError):

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 import pytest
 
 from tests.auth.provider import provider, provider_server
-from tests.auth.secrets import Listener, leaked
+from tests.secrets import Listener, leaked
 
 __all__ = ["provider", "provider_server"]
 
 
 @pytest.fixture(autouse=True)
-def nothing_secret_is_logged(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
-    """Whatever a test logs, at any level, or prints, holds none of the tokens and secrets that any test has used."""
+def nothing_secret_is_logged_by_anybody(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
+    """Here not what others log either, the libraries below included, at any level."""
     root, listener = logging.getLogger(), Listener()
     level = root.level
     root.addHandler(listener)

@@ -15,7 +15,7 @@ from joserfc.jwa import JWS_ALGORITHMS
 from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
 
 from streamware import JWTVerifier, Principal, TokenRefused, Verifier, VerifierUnavailable
-from tests.auth.secrets import secret
+from tests.secrets import secret
 
 ISSUER = "https://idp.example"
 AUDIENCE = "https://api.example"

@@ -46,7 +46,7 @@ from joserfc.jwk import ECKey, KeySet
 
 from streamware.auth.fetch import HTTPFetch
 from streamware.types import Message, Receive, Scope, Send
-from tests.auth.secrets import secret
+from tests.secrets import secret
 
 READY_WITHIN = 15.0
 PATH = "/tenant"

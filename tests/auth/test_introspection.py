@@ -25,7 +25,7 @@ from streamware import (  # fmt: skip
 from streamware.testing import FakeClock, settle
 from tests.auth.doubles import AWAY, Canned
 from tests.auth.mint import reason
-from tests.auth.secrets import secret
+from tests.secrets import secret
 
 ENDPOINT = "https://idp.example/introspect"
 ISSUER = "https://idp.example"

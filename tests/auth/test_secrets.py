@@ -28,7 +28,7 @@ from streamware.auth.token import TokenParser
 from tests.auth.doubles import Canned
 from tests.auth.mint import AUDIENCE, ISSUER, OCT, OTHER_RSA, SECRET, claims, header, token, verifier
 from tests.auth.provider import Provider
-from tests.auth.secrets import Listener, leaked, secret
+from tests.secrets import Listener, leaked, secret
 
 BAD = {
     "signature": token(key=OTHER_RSA),

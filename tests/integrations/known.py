@@ -9,8 +9,9 @@ from examples.keys import KeyVerifier
 from streamware import AuthMiddleware, Principal
 from streamware.testing import WebSocketConnection
 from streamware.types import AnyASGIApp
+from tests.secrets import secret
 
-ADA, BOB = "ada-0123456789abcdef", "bob-0123456789abcdef"
+ADA, BOB = secret("ada-0123456789abcdef"), secret("bob-0123456789abcdef")
 
 
 class Counting(KeyVerifier):

@@ -32,6 +32,7 @@ from streamware.middleware.base import Lifecycle
 from streamware.testing import FakeClock, WebSocketConnection, settle
 from streamware.types import ASGIApp, Message, Receive, Scope, Send
 from tests.middleware.resume_site import EVENTSOURCE, READER, Run, SiteConnection, Stage
+from tests.secrets import secret
 
 #: ``full``: with drain and heartbeats between; ``mute``: without heartbeats; ``beats``: without drain; ``lone``:
 #: neither; ``nested``: all of them without a ``Stack``; ``packed``: a compression between that is not ours.
@@ -65,7 +66,7 @@ class Desk:
         issuer: str = ISSUER,
     ) -> str:  # fmt: skip
         """A new token."""
-        token = f"token-{len(self._tokens)}"
+        token = secret(f"a-token-that-nobody-may-see-{len(self._tokens)}")
         expires_at = None if life is None else self.wall() + life
         claims = {"iat": self.wall(), "sub": subject}
         self._tokens[token] = {

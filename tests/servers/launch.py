@@ -25,6 +25,8 @@ from types import TracebackType
 import psutil
 import trustme
 
+from tests.secrets import leaked
+
 ROOT = Path(__file__).resolve().parents[2]
 READY_WITHIN = 30.0
 ENDS_WITHIN = 5.0
@@ -209,6 +211,9 @@ class Server:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(running.pid, signal.SIGKILL)
         running.wait()
+        # Daphne's access log is written from what it has read itself, which no middleware can change.
+        if self.kind.name != "daphne" and (found := leaked(self.log)):
+            raise AssertionError(f"what {self!r} has written holds secrets: {found}")
 
     def terminate(self) -> None:
         """Ask it to end, as an operator would, and leave it to it."""

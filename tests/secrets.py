@@ -1,12 +1,18 @@
-"""The tokens and secrets that tests have used, so that their output can be searched for them."""
+"""The tokens and secrets that tests have used, so that all output of the suite can be searched for them.
+
+``conftest.py`` does so behind every test, ``servers/launch.py`` in what a server of its own has written.
+"""
 
 from __future__ import annotations
 
 import logging
+import re
 
 _KNOWN: set[str] = set()
 #: Shorter pieces are found everywhere.
 LEAST = 12
+#: Whatever has this shape is a token, whoever made it.
+_JWT = re.compile(r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{16,}")
 
 
 def secret(text: str) -> str:
@@ -20,7 +26,7 @@ def secret(text: str) -> str:
 
 def leaked(text: str) -> list[str]:
     """The known secrets in ``text``, shortened, for a message of their own must not spread them."""
-    found = {known for known in _KNOWN if known in text}
+    found = {known for known in _KNOWN if known in text} | set(_JWT.findall(text))
     return sorted(f"{known[:6]}…" for known in found)
 
 
