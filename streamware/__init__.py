@@ -4,6 +4,7 @@ The names below are the public ones; ``streamware.testing`` is public too, for t
 """
 
 from .exceptions import ConfigurationError, StoreError, StoreFull, StoreUnavailable, StreamwareError
+from .middleware.compression import CompressionMiddleware
 from .middleware.drain import DrainMiddleware
 from .middleware.heartbeat import HeartbeatMiddleware
 from .middleware.resume import ResumeMiddleware
@@ -21,6 +22,7 @@ __version__ = "0.1.0"
 __all__ = (
     "Batch",
     "Claim",
+    "CompressionMiddleware",
     "ConfigurationError",
     "CountingObserver",
     "CurrentStream",
