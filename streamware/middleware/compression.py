@@ -87,7 +87,7 @@ class CompressionMiddleware(BaseMiddleware):
         )
         clock = LoopClock() if clock is None else clock
         self.options = CodingOptions(
-            body_codings=_codings("codings", codings, codecs.BODY_CODINGS),
+            body_codings=_installed() if codings is None else _codings("codings", codings, codecs.BODY_CODINGS),
             live_codings=_codings("live_codings", live_codings, codecs.LIVE_CODINGS),
             minimum_size=minimum_size,
             live=ByPath("live", live, True, _is_bool, "True or False, or by path", type(self).__name__),
@@ -131,10 +131,13 @@ class CompressionMiddleware(BaseMiddleware):
 LEAST_PADDING, MOST_PADDING = 5, 1024
 
 
+def _installed() -> tuple[str, ...]:
+    """What is not installed is not offered."""
+    return tuple(coding for coding in codecs.BODY_CODINGS if codecs.installed(coding))
+
+
 def _codings(option: str, given: object, known: tuple[str, ...]) -> tuple[str, ...]:
-    """The codings of an option, checked; what is not installed is not offered unless it was named."""
-    if given is None:
-        return tuple(coding for coding in known if codecs.installed(coding))
+    """The codings that an option names, checked."""
     expected = f"a list of some of {', '.join(map(repr, known))}"
     checked: list[str] = []
     for coding in _listed(option, given, expected):

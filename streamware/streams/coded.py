@@ -69,12 +69,12 @@ class CodedResponse:
 
     async def send(self, message: Message) -> None:
         """The app's ``send``, with the hot path: one more event of a stream."""
-        flush = self.flush
-        if flush is not None and message["type"] == "http.response.body" and message.get("more_body", False):
+        # No local holds the encoder: frames live on in the traceback of an error that somebody keeps.
+        if self.flush is not None and message["type"] == "http.response.body" and message.get("more_body", False):
             body = message.get("body", b"")
             if body and body.__class__ is bytes and len(body) < LARGE:
                 try:
-                    await self.inner_send({"type": "http.response.body", "body": flush(body), "more_body": True})
+                    await self.inner_send({"type": "http.response.body", "body": self.flush(body), "more_body": True})
                 except BaseException:
                     self.torn()
                     raise

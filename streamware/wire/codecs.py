@@ -49,7 +49,7 @@ _SYNC, _FINISH = zlib.Z_SYNC_FLUSH, zlib.Z_FINISH
 
 class Encoder(Protocol):
     """One response's. ``filler``: bytes that may follow what ``flush`` returned, any number of times, and decode to
-    nothing."""
+    nothing. ``data`` is never empty but in ``finish``."""
 
     filler: bytes
 
@@ -146,7 +146,7 @@ class GzipStream:
         if not self._raw:
             end = self._flush(_FINISH)  # which nobody gets: it ends with the check so far
             self._check, self._total = int.from_bytes(end[-8:-4], "little"), int.from_bytes(end[-4:], "little")
-            self._raw = True
+            self._raw = bool(self.last)  # else it has sent nothing, not even the head
         self._compress = None
         del self._flush
         self.last = self.last[-HISTORY:]
