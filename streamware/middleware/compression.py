@@ -12,11 +12,13 @@ from typing import cast
 from ..clock import LoopClock
 from ..exceptions import ConfigurationError
 from ..observe import NullObserver, Observer
+from ..paths import path_within_mount
 from ..streams.coded import LARGE, CodedResponse
 from ..streams.coding import CodingOptions, OffLoop, Rest
 from ..streams.options import ByPath
 from ..types import ASGIApp, Clock, Receive, Scope, Send
 from ..wire import codecs, headers, negotiation
+from ..wire.denial import EVENT_STREAM
 from .base import BaseMiddleware
 
 ZERO_COPY = "http.response.zerocopysend"
@@ -116,15 +118,26 @@ class CompressionMiddleware(BaseMiddleware):
         codings = self.options.chosen(headers.combined(scope["headers"], b"accept-encoding"))
         response = CodedResponse(self.options, codings, scope, receive, send)
         if codings != (None, None):
-            extensions = scope.get("extensions")
-            if extensions and ZERO_COPY in extensions:  # bytes that we never see cannot be coded
-                scope = {**scope, "extensions": {name: extensions[name] for name in extensions if name != ZERO_COPY}}
+            scope = self._within(scope)
             receive = response.receive
         try:
             await self.app(scope, receive, response.send)
             await response.end()
         finally:
             response.drop()
+
+    def _within(self, scope: Scope) -> Scope:
+        """What the app gets to see of a request whose response may be coded."""
+        extensions = scope.get("extensions")
+        if extensions and ZERO_COPY in extensions:  # bytes that we never see cannot be coded
+            scope = {**scope, "extensions": {name: extensions[name] for name in extensions if name != ZERO_COPY}}
+        given = scope["headers"]
+        if (
+            headers.names_media_type(headers.combined(given, b"accept"), EVENT_STREAM)
+            and self.options.live[path_within_mount(scope)]
+        ):  # Django's gzip makes a member of its own of each part, and some clients stop at the end of the first
+            scope = {**scope, "headers": headers.without(given, b"accept-encoding")}
+        return scope
 
 
 #: Not so little that it hides nothing, nor more than a packet.
