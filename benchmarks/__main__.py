@@ -7,6 +7,7 @@ import asyncio
 import time
 
 from . import (
+    compression,
     idle_memory,
     many_streams,
     per_event,
@@ -29,6 +30,7 @@ BENCHMARKS = {
     "shared-stores": shared_stores,
     "reconnects": reconnects,
     "redis-capacity": redis_capacity,
+    "compression": compression,
 }
 
 
