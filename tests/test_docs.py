@@ -75,6 +75,7 @@ def test_every_option_has_its_line_on_the_page_of_its_middleware() -> None:
     import streamware
 
     pages = {
+        "compression.md": streamware.CompressionMiddleware,
         "drain.md": streamware.DrainMiddleware,
         "heartbeat.md": streamware.HeartbeatMiddleware,
         "resume.md": streamware.ResumeMiddleware,

@@ -37,7 +37,7 @@ class CodedResponse:
 
     __slots__ = (
         "body_coding", "coding", "encoder", "flush", "flushes", "forward", "gone", "inner_receive", "inner_send",
-        "live_coding", "look", "options", "scope", "start", "turn",
+        "live_coding", "look", "options", "queued", "scope", "start", "turn",
     )  # fmt: skip
 
     def __init__(
@@ -56,7 +56,8 @@ class CodedResponse:
         self.flush: Callable[[bytes], bytes] | None = None  # the encoder's, where nothing else is to be done
         self.flushes = False  # it is a stream
         self.gone = False
-        self.turn: asyncio.Lock | None = None  # one of its messages is, or was, encoded off the loop
+        self.turn: asyncio.Lock | None = None  # one of its messages is being encoded off the loop
+        self.queued = 0  # that one, and those behind it
 
     # -- what the app calls
 
@@ -70,8 +71,8 @@ class CodedResponse:
     async def send(self, message: Message) -> None:
         """The app's ``send``, with the hot path: one more event of a stream."""
         # No local holds the encoder: frames live on in the traceback of an error that somebody keeps.
-        if self.flush is not None and message["type"] == "http.response.body" and message.get("more_body", False):
-            body = message.get("body", b"")
+        if self.flush is not None and message["type"] == "http.response.body" and message.get("more_body"):
+            body = message.get("body")
             if body and body.__class__ is bytes and len(body) < LARGE:
                 try:
                     await self.inner_send({"type": "http.response.body", "body": self.flush(body), "more_body": True})
@@ -209,40 +210,60 @@ class CodedResponse:
         if not body and more:  # nothing to encode, yet a server may make something of it
             await self.inner_send(message)
             return
-        if len(body) >= self.options.thread_size and self.turn is None:
-            self.turn = asyncio.Lock()
-            self.flush = None
-        if self.turn is None:
+        if self.turn is not None or len(body) >= self.options.thread_size:
+            await self.take_turn(message, body, more)
+        else:
             await self.pass_on(message, self.call(more)(body), more)
-            return
-        async with self.turn:
-            if self.gone:
-                await self.at_gone(message)
-                return
-            call, encoder, rest = self.call(more), self.encoder, self.options.rest
-            if isinstance(encoder, GzipStream):
-                encoder.wake()  # here, for the thread has no loop for a timer
-                if rest is not None:
-                    rest.discard(encoder)
-            try:
-                coded = await self.options.off_loop.run(call, body)
-                if more and rest is not None and isinstance(encoder, GzipStream) and encoder is self.encoder:
-                    rest.add(encoder)
-            except asyncio.CancelledError:  # what becomes of these bytes nobody knows, and the next build on them
-                self.drop()
-                self.forward = self.at_loss
-                raise
-            if self.gone:
-                coded = b""
-            await self.pass_on(message, coded, more)
+
+    async def take_turn(self, message: Message, body: bytes, more: bool) -> None:
+        """Encode a message off the loop, or one that came meanwhile: in the order in which they were sent."""
+        turn = self.turn = self.turn or asyncio.Lock()
+        self.queued += 1
+        self.flush = None
+        try:
+            async with turn:
+                if self.gone:
+                    await self.at_gone(message)
+                elif len(body) < self.options.thread_size:
+                    await self.pass_on(message, self.call(more)(body), more)
+                else:
+                    await self.pass_on(message, await self.encode_off_loop(body, more), more)
+        finally:
+            self.queued -= 1
+            if not self.queued:
+                self.turn = None
+                self.shorten()
+
+    async def encode_off_loop(self, body: bytes, more: bool) -> bytes:
+        """``body``, encoded in a thread. Nobody else touches the encoder meanwhile."""
+        call, encoder, rest = self.call(more), self.encoder, self.options.rest
+        if isinstance(encoder, GzipStream):
+            encoder.wake()  # here, for the thread has no loop for a timer
+            if rest is not None:
+                rest.discard(encoder)
+        try:
+            coded = await self.options.off_loop.run(call, body)
+        except asyncio.CancelledError:  # what becomes of these bytes nobody knows, and the next build on them
+            self.drop()
+            self.forward = self.at_loss
+            raise
+        if encoder is not self.encoder:  # the client has left meanwhile
+            return b""
+        if more and rest is not None and isinstance(encoder, GzipStream):
+            rest.add(encoder)
+        return coded
+
+    def shorten(self) -> None:
+        """Open the hot path, if there is nothing to be done but to flush."""
+        if self.encoder is not None and self.flushes and not self.options.padding and self.turn is None:
+            self.flush = self.encoder.flush
 
     def call(self, more: bool) -> Callable[[bytes], bytes]:
         """How the encoder, made now if this is the first byte, takes the next."""
         encoder = self.encoder
         if encoder is None:
             self.encoder = encoder = self.made()
-            if self.flushes and not self.options.padding and self.turn is None:
-                self.flush = encoder.flush
+            self.shorten()
         if not more:
             return encoder.finish
         return encoder.flush if self.flushes else encoder.encode
@@ -301,7 +322,7 @@ class CodedResponse:
         with open(path, "rb") as file:  # noqa: ASYNC230  opening waits for no one; reading is done in pieces
             while True:
                 piece = await self.options.off_loop.run(lambda _: file.read(PIECE), b"")
-                await self.at_body({"type": "http.response.body", "body": piece, "more_body": bool(piece)})
+                await self.forward({"type": "http.response.body", "body": piece, "more_body": bool(piece)})
                 if not piece:
                     return
 

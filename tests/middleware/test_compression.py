@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from streamware import CompressionMiddleware, ConfigurationError, CountingObserver, Middleware, Stack
+from streamware.streams.coding import OffLoop
 from streamware.testing import FakeClock, settle
 from streamware.types import ASGIApp, Message, Receive, Scope, Send
 from streamware.wire import codecs
@@ -726,6 +727,46 @@ async def test_messages_sent_at_once_keep_their_order_however_large(kind: tuple[
 
     assert connection.decoded == b"first " + b"".join(parts) + b"last"
     assert connection.ended
+
+
+async def test_behind_a_large_message_small_ones_are_encoded_where_they_are_again() -> None:
+    ran: list[int] = []
+    real = OffLoop.run
+
+    async def run(self: OffLoop, call: Any, data: bytes) -> bytes:
+        ran.append(len(data))
+        return await real(self, call, data)
+
+    stage = Stage()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OffLoop, "run", run)
+        async with Coded(stage.middleware) as connection:
+            for data in (event(1), PAGE * 100, event(2), event(3)):
+                stage.say(data)
+            await connection.read(event(3))
+            assert connection.decoded == event(1) + PAGE * 100 + event(2) + event(3)
+            rest = stage.middleware.options.rest
+            assert rest is not None
+            assert len(rest.awake) == 1  # it is looked after again
+    assert ran == [len(PAGE) * 100]
+
+
+async def test_a_client_that_leaves_while_bytes_are_encoded_gets_none_of_them() -> None:
+    stage = Stage()
+    connection = Coded(stage.middleware)
+    connection.open()
+    stage.say(event(1))
+    await connection.read(event(1))
+    stage.say(PAGE * 2000)
+    stage.say(event(2))
+    await settle(3)
+    assert stage.sent == 1  # a thread is at it
+    connection.drop()
+    stage.leave()
+    await connection.finished()
+
+    assert [message["body"] for message in connection.sent_after_disconnect] == [b"", b""]
+    assert encoders() == 0
 
 
 async def test_a_send_cancelled_while_its_bytes_are_encoded_ends_what_could_not_be_decoded() -> None:
