@@ -124,7 +124,7 @@ class CompressionMiddleware(BaseMiddleware):
             await self.app(scope, receive, response.send)
             await response.end()
         finally:
-            response.drop()
+            response.close()
 
     def _within(self, scope: Scope) -> Scope:
         """What the app gets to see of a request whose response may be coded."""

@@ -96,6 +96,12 @@ class CodedResponse:
         if start is not None:
             await self.inner_send(start)
 
+    def close(self) -> None:
+        """The call returns, or raises. Whoever still sends is not heard, where what he sends would have to be encoded.
+        Nothing refers to itself from here on, so that all is free at once."""
+        self.drop()
+        self.forward = self.inner_send if self.forward == self.inner_send else unheard
+
     def drop(self) -> None:
         """Free the encoder."""
         encoder, self.encoder = self.encoder, None
@@ -329,3 +335,7 @@ class CodedResponse:
 
 async def nothing() -> None:
     """What ``send`` returns for a start that is held back."""
+
+
+async def unheard(message: Message) -> None:
+    """What ``send`` does behind the end of the call."""

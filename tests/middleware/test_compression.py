@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from streamware import CompressionMiddleware, ConfigurationError, CountingObserver, Middleware, Stack
+from streamware.streams.coded import CodedResponse
 from streamware.streams.coding import OffLoop
 from streamware.testing import FakeClock, settle
 from streamware.types import ASGIApp, Message, Receive, Scope, Send
@@ -609,6 +610,36 @@ async def test_memory_of_streams_is_given_back() -> None:
 
     assert 20 * 25_000 < held < 20 * 60_000  # with what the test itself keeps of each
     assert left < held - 20 * 25_000
+
+
+async def test_what_is_sent_behind_the_end_of_the_call_is_not_put_into_the_coded_body() -> None:
+    sends_late: list[Send] = []
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        sends_late.append(send)
+        await send(start(SSE))
+        await send(body(event(1)))
+
+    await CompressionMiddleware(app)(scope(), nobody, send)
+    await sends_late[0](body(event(2)))
+
+    assert len(sent) == 2
+
+
+@pytest.mark.parametrize("app", [whole(PAGE, HTML), sends(start(SSE), body(event(1))), whole(b"x", HTML)])
+async def test_nothing_is_left_for_the_garbage_collector(app: ASGIApp) -> None:
+    middleware = CompressionMiddleware(app)
+    gc.collect()
+    gc.disable()
+    try:
+        await middleware(scope(), nobody, nowhere)
+        assert not any(isinstance(one, CodedResponse) for one in gc.get_objects())
+    finally:
+        gc.enable()
 
 
 # -- rest
