@@ -1,22 +1,25 @@
 """What compressing a live stream costs and saves, with a flush behind every event: here, and in two peers.
 
 Streams are like OpenAI's (one token an event, 305 bytes) and Anthropic's (some tokens an event, 126 bytes), their text
-being the English of Python's own reference. Each variant is a process of its own that runs the app over bare ASGI, with
-no socket: what is counted is what the middleware adds to the app alone, not what a server does. Memory is that of open
-streams that have had 500 events each; "at rest" are those that have been silent for longer than ``rest_after``.
+being the English of Python's own reference. Each variant is a process of its own, in two forms. Over bare ASGI, with
+no socket: size, memory, and the CPU that the middleware adds to the app alone. Under uvicorn: the CPU of all, which is
+what a service pays; a compressor with small tables leaves more of the processor's caches to the others. Memory is that
+of open streams that have had 500 events each; "at rest" are those that were silent for longer than ``rest_after``.
 
-Run as a module, it is such a process, and answers what it is asked on its standard input, line by line.
+Run as a module, it is such a process: it serves, or answers what it is asked on its standard input, line by line.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import gc
 import json
 import os
 import random
 import re
+import socket
 import statistics
 import subprocess
 import sys
@@ -25,8 +28,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .measure import OURS, Figure, Settings
-from .servers import SERVER_CPU, pin
+from .load import END, HOST, Lost
+from .measure import BARE, OURS, Figure, Settings, in_turn
+from .servers import SERVER_CPU, cpu_of, pin
 
 TITLE = "Compression of live streams, flushed at every event"
 
@@ -42,13 +46,15 @@ COST, MEMORY = 4.0, 40.0
 BROWSER = b"gzip, deflate, br, zstd"
 STREAMS = (500, 800, 1200, 3000, 500, 800, 1200, 3000)
 OPEN = 150
+#: The one of them that is served.
+SERVED = 3
 
 
 async def run(settings: Settings) -> list[Figure]:
     figures = []
     for kind in KINDS:
         figures += [await size(kind), await cost(settings, kind), *await memory(settings, kind)]
-    return figures
+    return [*figures, *await served(settings)]
 
 
 async def size(kind: str) -> Figure:
@@ -69,7 +75,7 @@ async def cost(settings: Settings, kind: str) -> Figure:
     values: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
     order = list(VARIANTS)
     try:
-        for number in range(settings.rounds_of(15) + 1):
+        for number in range(settings.rounds_of(11) + 1):
             for variant in order:
                 taken = workers[variant].ask("cost", kind)
                 if number:  # the first is for warming up
@@ -79,7 +85,39 @@ async def cost(settings: Settings, kind: str) -> Figure:
         for worker in workers.values():
             worker.close()
     base = min(PEERS, key=lambda peer: statistics.median(values[peer]))
-    return Figure(f"{kind}, CPU", "µs an event", values, {OURS: 1.0}, base=base, bounds={OURS: COST})
+    return Figure(f"{kind}, CPU added to the app", "µs an event", values, base=base, bounds={OURS: COST})
+
+
+async def served(settings: Settings) -> list[Figure]:
+    """One stream after another, each event in a tick of the loop of its own, to a client that reads all at once."""
+    times = settings.pick(3, 1)
+    figures = []
+    with contextlib.ExitStack() as stack:
+        servers = {each or BARE: stack.enter_context(Served(each, settings.loops[0])) for each in ("", *VARIANTS)}
+        for number, kind in enumerate(KINDS):
+
+            async def visit(server: Served, number: int = number) -> float:
+                before = cpu_of(server.pid)
+                await asyncio.to_thread(drain, server.port, number, times)
+                return (cpu_of(server.pid) - before) / (times * STREAMS[SERVED]) * 1e6
+
+            values = await in_turn(servers, settings.rounds_of(11), visit)  # type: ignore[arg-type, type-var]
+            base = min(PEERS, key=lambda peer: statistics.median(values[peer]))
+            label = f"{kind}, CPU of all, {settings.loops[0]}"
+            figures.append(Figure(label, "µs an event", values, {OURS: 1.0}, base=base))
+    return figures
+
+
+def drain(port: int, number: int, times: int) -> None:
+    head = f"GET /{number}/{times} HTTP/1.1\r\nHost: {HOST}\r\nAccept-Encoding: {BROWSER.decode()}\r\n"
+    with socket.create_connection((HOST, port)) as connection:
+        connection.sendall(f"{head}Connection: close\r\n\r\n".encode())
+        came, tail = 0, b""
+        while data := connection.recv(1 << 20):
+            came += len(data)
+            tail = (tail + data)[-5:]
+    if tail != END:
+        raise Lost(f"the stream ended after {came} bytes")
 
 
 async def memory(settings: Settings, kind: str) -> list[Figure]:
@@ -128,6 +166,28 @@ class Worker:
         return float(self._child.stdout.readline())
 
     def close(self) -> None:
+        self._child.communicate()
+
+
+class Served:
+    """The process of one variant, under uvicorn. A context manager."""
+
+    def __init__(self, variant: str, loop: str) -> None:
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.compression", variant, loop],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parent.parent,
+        )
+        assert self._child.stdout is not None
+        self.port = int(self._child.stdout.readline())
+        self.pid = self._child.pid
+
+    def __enter__(self) -> Served:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._child.kill()
         self._child.communicate()
 
 
@@ -232,7 +292,7 @@ async def measured_cost(variant: str, streams: list[list[bytes]]) -> float:
     async def send(message: Any) -> None:
         pass
 
-    events = streams[3]
+    events = streams[SERVED]
     with_it: list[float] = []
     alone: list[float] = []
     for _ in range(3):
@@ -270,9 +330,34 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def serve(variant: str, loop: str, words: list[str]) -> None:
+    import uvicorn
+
+    streams = [stream(kind, SERVED, STREAMS[SERVED], words) for kind in KINDS]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        number, times = map(int, scope["path"].strip("/").split("/"))
+        await send({**START, "headers": list(START["headers"])})  # type: ignore[call-overload]
+        for _ in range(times):
+            for event in streams[number]:
+                await send({"type": "http.response.body", "body": event, "more_body": True})
+                await asyncio.sleep(0)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind((HOST, 0))
+    listener.listen()
+    print(listener.getsockname()[1], flush=True)
+    options: dict[str, Any] = {"loop": loop, "log_level": "warning", "access_log": False, "lifespan": "off"}
+    uvicorn.Server(uvicorn.Config(wrapped(variant, app), **options)).run(sockets=[listener])
+
+
 def main() -> None:
     pin(SERVER_CPU)
     variant, words = sys.argv[1], tokens()
+    if len(sys.argv) > 2:
+        serve(variant, sys.argv[2], words)
+        return
     asked = {"size": measured_size, "cost": measured_cost, "memory": measured_memory}
     made: dict[str, list[list[bytes]]] = {}
     for line in sys.stdin:

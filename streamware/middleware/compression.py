@@ -115,10 +115,11 @@ class CompressionMiddleware(BaseMiddleware):
             self.options.rest.close()
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        codings = self.options.chosen(headers.combined(scope["headers"], b"accept-encoding"))
+        accept_encoding, accept = negotiation.asked(scope["headers"])
+        codings = self.options.chosen(accept_encoding)
         response = CodedResponse(self.options, codings, scope, receive, send)
         if codings != (None, None):
-            scope = self._within(scope)
+            scope = self._within(scope, accept)
             receive = response.receive
         try:
             await self.app(scope, receive, response.send)
@@ -126,17 +127,14 @@ class CompressionMiddleware(BaseMiddleware):
         finally:
             response.close()
 
-    def _within(self, scope: Scope) -> Scope:
+    def _within(self, scope: Scope, accept: bytes | None) -> Scope:
         """What the app gets to see of a request whose response may be coded."""
         extensions = scope.get("extensions")
         if extensions and ZERO_COPY in extensions:  # bytes that we never see cannot be coded
             scope = {**scope, "extensions": {name: extensions[name] for name in extensions if name != ZERO_COPY}}
-        given = scope["headers"]
-        if (
-            headers.names_media_type(headers.combined(given, b"accept"), EVENT_STREAM)
-            and self.options.live[path_within_mount(scope)]
-        ):  # Django's gzip makes a member of its own of each part, and some clients stop at the end of the first
-            scope = {**scope, "headers": headers.without(given, b"accept-encoding")}
+        if headers.names_media_type(accept, EVENT_STREAM) and self.options.live[path_within_mount(scope)]:
+            # Django's gzip makes a member of its own of each part, and some clients stop at the end of the first.
+            scope = {**scope, "headers": headers.without(scope["headers"], b"accept-encoding")}
         return scope
 
 

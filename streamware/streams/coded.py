@@ -94,7 +94,7 @@ class CodedResponse:
         """The app has returned. A start that is still held back goes out: what it is worth is the server's to say."""
         start, self.start = self.start, None
         if start is not None:
-            await self.inner_send(start)
+            await self.leave(start)
 
     def close(self) -> None:
         """The call returns, or raises. Whoever still sends is not heard, where what he sends would have to be encoded.
@@ -249,7 +249,7 @@ class CodedResponse:
                 rest.discard(encoder)
         try:
             coded = await self.options.off_loop.run(call, body)
-        except asyncio.CancelledError:  # what becomes of these bytes nobody knows, and the next build on them
+        except BaseException:  # cancelled, most likely: these bytes are lost, and the next build on them
             self.drop()
             self.forward = self.at_loss
             raise

@@ -56,6 +56,18 @@ ACCEPT_ENCODING = b"Accept-Encoding"
 # -- the request
 
 
+def asked(given: Iterable[tuple[bytes, bytes]]) -> tuple[bytes | None, bytes | None]:
+    """``Accept-Encoding`` and ``Accept``, each with all its lines joined, in one pass: every request pays for it."""
+    coding: bytes | None = None
+    accept: bytes | None = None
+    for name, value in given:
+        if len(name) == 15 and name.lower() == b"accept-encoding":
+            coding = value if coding is None else coding + b", " + value
+        elif len(name) == 6 and name.lower() == b"accept":
+            accept = value if accept is None else accept + b", " + value
+    return coding, accept
+
+
 def parse_accept_encoding(value: bytes) -> dict[str, float]:
     """Qualities by coding, in lower case, from all ``Accept-Encoding`` lines joined (RFC 9110 §12.5.3)."""
     accepted: dict[str, float] = {}

@@ -41,6 +41,14 @@ def test_qualities_are_read_as_the_grammar_says(value: bytes, accepted: dict[str
     assert parse_accept_encoding(value) == accepted
 
 
+def test_all_lines_of_what_is_asked_for_count() -> None:
+    given = [(b"accept", b"a/b"), (b"Accept-Encoding", b"gzip"), (b"accept-encoding", b"br"), (b"Accept", b"c/d")]
+
+    assert negotiation.asked(given) == (b"gzip, br", b"a/b, c/d")
+    assert negotiation.asked([(b"accept-language", b"en"), (b"cookie", b"x")]) == (None, None)
+    assert negotiation.asked([(b"accept-encoding", b"")]) == (b"", None)
+
+
 @pytest.mark.parametrize(
     ("value", "coding"),
     [
