@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from ..types import RawHeaders
 from . import headers as raw
@@ -129,8 +129,7 @@ class Kind(Enum):
     BODY = "body"
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(NamedTuple):
     """``length``: what ``Content-Length`` states, None where it does not. ``cookie``: the response sets one.
     ``reason``: why one that would shrink is left as it is, for a counter."""
 
@@ -140,6 +139,9 @@ class Look:
     reason: str = ""
 
 
+_LOOKED_AT = frozenset({
+    b"content-type", b"content-length", b"content-encoding", b"content-range", b"set-cookie", b"cache-control",
+})  # fmt: skip
 _LEFT = Look(Kind.LEAVE)
 _UNCHANGED = Look(Kind.UNCHANGED)
 
@@ -156,6 +158,8 @@ def look_at(status: int, given: RawHeaders, more_types: Collection[bytes] = ()) 
     left = ""
     for name, value in given:
         name = name.lower()
+        if name not in _LOOKED_AT:
+            continue
         if name == b"content-type":
             media = raw.media_type(bytes(value)) if media is None else media
         elif name == b"content-length":
