@@ -8,6 +8,7 @@ import time
 
 from . import (
     addresses,
+    compression,
     idle_memory,
     let_in,
     many_streams,
@@ -35,6 +36,7 @@ BENCHMARKS = {
     "redis-capacity": redis_capacity,
     "verify": verify,
     "addresses": addresses,
+    "compression": compression,
 }
 
 

@@ -22,7 +22,7 @@ def circumstances() -> dict[str, str]:
         (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
         platform.processor(),
     )
-    packages = ("uvicorn", "httptools", "uvloop", "starlette", "sse-starlette")
+    packages = ("uvicorn", "httptools", "uvloop", "starlette", "sse-starlette", "starlette-compress")
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=RESULTS.parent, capture_output=True, text=True, check=False
     )

@@ -15,6 +15,7 @@ from .auth.verifier import TokenRefused, Verifier, VerifierUnavailable
 from .exceptions import ConfigurationError, StoreError, StoreFull, StoreUnavailable, StreamwareError
 from .middleware.auth import AuthMiddleware
 from .middleware.client_ip import ClientIPMiddleware
+from .middleware.compression import CompressionMiddleware
 from .middleware.drain import DrainMiddleware
 from .middleware.heartbeat import HeartbeatMiddleware
 from .middleware.ip_allowlist import AddressExplanation, IPAllowlistMiddleware
@@ -45,6 +46,7 @@ __all__ = (
     "CORSOptions",
     "Claim",
     "ClientIPMiddleware",
+    "CompressionMiddleware",
     "ConfigurationError",
     "CountingObserver",
     "CurrentStream",

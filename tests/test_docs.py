@@ -78,6 +78,7 @@ def test_every_option_has_its_line_on_the_page_of_its_middleware() -> None:
         ("auth.md", streamware.AuthMiddleware),
         ("client-ip.md", streamware.ClientIPMiddleware),
         ("client-ip.md", streamware.IPAllowlistMiddleware),
+        ("compression.md", streamware.CompressionMiddleware),
         ("drain.md", streamware.DrainMiddleware),
         ("heartbeat.md", streamware.HeartbeatMiddleware),
         ("origin.md", streamware.OriginMiddleware),

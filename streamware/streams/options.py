@@ -41,23 +41,29 @@ class ByPath(Generic[T]):
     __slots__ = ("_by_path", "_default")
 
     def __init__(
-        self, option: str, given: T | Mapping[str, T], default: T, check: Callable[[object], bool], expected: str
+        self,
+        option: str,
+        given: T | Mapping[str, T],
+        default: T,
+        check: Callable[[object], bool],
+        expected: str,
+        owner: str = "ResumeMiddleware",
     ) -> None:
         self._default = default
         self._by_path: list[tuple[Callable[[str], object], T]] = []
         if isinstance(given, Mapping):
             by_path = cast(Mapping[str, T], given)  # checkers lose T here
             for glob, value in by_path.items():
-                patterns("ResumeMiddleware", option, [glob])
+                patterns(owner, option, [glob])
                 matches = compile_globs((glob,))
                 if not check(value):
-                    raise ConfigurationError.option("ResumeMiddleware", f"{option}[{glob!r}]", value, expected)
+                    raise ConfigurationError.option(owner, f"{option}[{glob!r}]", value, expected)
                 if matches is not None:
                     self._by_path.append((matches, value))
         elif check(given):
             self._default = given
         else:
-            raise ConfigurationError.option("ResumeMiddleware", option, given, expected)
+            raise ConfigurationError.option(owner, option, given, expected)
 
     def __getitem__(self, path: str) -> T:
         for matches, value in self._by_path:
