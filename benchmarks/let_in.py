@@ -1,4 +1,5 @@
-"""CPU that authentication adds to a request, where its token was verified before.
+"""CPU that a request costs to be let in, where its token was verified before: by authentication alone, and behind the
+looks at its address and at its origin.
 
 An app of two messages is called in this process, bare and guarded, in turn; what is given is the difference, round by
 round. The request is a browser's, with twelve headers and a token of some 600 characters.
@@ -13,7 +14,16 @@ from collections.abc import Callable
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
-from streamware import AuthMiddleware, HeartbeatMiddleware, JWTVerifier, Middleware, Stack
+from streamware import (
+    AuthMiddleware,
+    ClientIPMiddleware,
+    HeartbeatMiddleware,
+    IPAllowlistMiddleware,
+    JWTVerifier,
+    Middleware,
+    OriginMiddleware,
+    Stack,
+)
 from streamware.types import ASGIApp, Message, Receive, Scope, Send
 
 from .measure import OURS, Figure, Settings
@@ -21,10 +31,11 @@ from .measure import OURS, Figure, Settings
 #: Nothing is measured against it: it is taken off.
 BARE = "bare"
 
-TITLE = "Authentication per request, the token known"
+TITLE = "Letting a request in, the token known"
 ISSUER, AUDIENCE = "https://idp.example", "https://api.example"
 #: Microseconds that it may add. Alone it looks out for streams as well, which heartbeats do for it.
-MOST = {"around heartbeats": {OURS: 5.0}}
+ALONE, AROUND, ALL = "auth alone", "auth around heartbeats", "client IP, allowlist, origin and auth"
+MOST = {AROUND: {OURS: 5.0}, ALL: {OURS: 15.0}}
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,7 +68,9 @@ def token_of(key: RSAKey) -> str:
 
 def scope_of(token: str) -> Scope:
     names = "host user-agent accept accept-language accept-encoding referer sec-fetch-mode sec-fetch-site origin cookie"
-    lines = [(name.encode(), b"a value of some length") for name in names.split()]
+    values = {"host": b"api.example", "origin": b"https://chat.example", "sec-fetch-site": b"same-site"}
+    lines = [(name.encode(), values.get(name, b"a value of some length")) for name in names.split()]
+    lines.append((b"x-forwarded-for", b"192.0.2.77"))
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -92,9 +105,15 @@ async def run(settings: Settings) -> list[Figure]:
     await verifier.verify(token)
     heartbeats = Middleware(HeartbeatMiddleware)
     guard = Middleware(AuthMiddleware, verifier=verifier, scopes=["chat"])
+    looks = [
+        Middleware(ClientIPMiddleware, trusted_proxies=["127.0.0.1"]),
+        Middleware(IPAllowlistMiddleware, allow=["192.0.2.0/24"], deny=["192.0.2.66"]),
+        Middleware(OriginMiddleware, allow=["https://chat.example"]),
+    ]
     pairs: dict[str, tuple[ASGIApp, ASGIApp]] = {
-        "alone": (app, AuthMiddleware(app, verifier=verifier, scopes=["chat"])),
-        "around heartbeats": (Stack(app, [heartbeats]), Stack(app, [guard, heartbeats])),
+        ALONE: (app, AuthMiddleware(app, verifier=verifier, scopes=["chat"])),
+        AROUND: (Stack(app, [heartbeats]), Stack(app, [guard, heartbeats])),
+        ALL: (app, Stack(app, [*looks, guard])),
     }
     figures: list[Figure] = []
     for label, (bare, guarded) in pairs.items():
