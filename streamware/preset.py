@@ -4,24 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from .auth.address_sources import AddressList
 from .auth.verifier import Verifier
+from .exceptions import ConfigurationError
 from .middleware.auth import AuthMiddleware
+from .middleware.client_ip import ClientIPMiddleware
+from .middleware.compression import CompressionMiddleware
 from .middleware.drain import DrainMiddleware
 from .middleware.heartbeat import HeartbeatMiddleware
+from .middleware.ip_allowlist import IPAllowlistMiddleware
+from .middleware.origin import OriginMiddleware
 from .middleware.resume import ResumeMiddleware
 from .observe import Observer
 from .paths import patterns
 from .stack import Middleware, Stack
 from .stores.base import Store
 from .stores.board import Board
+from .stores.redis import RedisStore
 from .types import AnyASGIApp
 
 
 def wrap(
     app: AnyASGIApp,
     *,
-    store: Store | None = None,
+    store: Store | str | None = None,
+    trusted_proxies: Iterable[str] | None = None,
+    allow: AddressList | None = None,
+    deny: AddressList | None = None,
+    origins: Iterable[str] | None = None,
     verifier: Verifier | None = None,
+    compress: bool = False,
     always: Iterable[str] = (),
     interval: float | None = 15.0,
     linger: float | Mapping[str, float | None] | None = 30.0,
@@ -34,12 +46,21 @@ def wrap(
 ) -> Stack:
     """Wrap ``app`` so that its event streams send heartbeats, survive drops and deploys, and can be stopped.
 
-    It is a ``Stack`` of ``DrainMiddleware``, ``HeartbeatMiddleware`` and ``ResumeMiddleware``, with an
-    ``AuthMiddleware`` outside where there is a verifier; compose your own where you want other options of theirs, or
-    other middleware in between.
+    It is a ``Stack`` of ``DrainMiddleware``, ``HeartbeatMiddleware``, ``ResumeMiddleware`` and those whose option is
+    given; compose your own where you want other options of theirs, or other middleware in between.
 
-    :param store: where the logs live; ``None`` (default) is a ``MemoryStore``, which serves one process.
-    :param verifier: tells whose token it is; nobody gets in without one. ``None`` (default): everybody does.
+    :param store: where the logs live: a store, or the URL of a Redis; ``None`` (default) is a ``MemoryStore``, which
+        serves one process.
+    :param trusted_proxies: addresses and CIDRs of the proxies in front, whose ``X-Forwarded-For`` and
+        ``X-Forwarded-Proto`` are believed: ``ClientIPMiddleware``. ``None`` (default): nobody's are.
+    :param allow: addresses that are let in: ``IPAllowlistMiddleware``. ``None`` (default): all.
+    :param deny: addresses that are not, whatever ``allow`` says. ``None`` (default): none.
+    :param origins: origins whose pages may ask, and read the answers, beside the server's own: ``OriginMiddleware``
+        with ``cors``. An empty list: the server's own alone. ``None`` (default): it is left to the app.
+    :param verifier: tells whose token it is, and nobody gets in without one: ``AuthMiddleware``. ``None`` (default):
+        everybody does.
+    :param compress: compress what is sent: ``CompressionMiddleware``. ``False`` by default: see its page for what that
+        tells whoever listens.
     :param always: glob patterns of paths whose requests may get a log whatever they accept, for clients that do not
         say ``Accept: text/event-stream``: ``fetch`` says ``*/*``, OpenAI's SDKs say ``application/json``.
     :param interval: seconds of silence before a heartbeat (default 15: proxies give up after 30 to 60); ``None``: none.
@@ -57,9 +78,35 @@ def wrap(
     selected = patterns("wrap", "paths", paths)
     excluded = patterns("wrap", "exclude", exclude)
 
+    logs = _store(store)
     middleware: list[Middleware] = []
+    if trusted_proxies is not None:
+        middleware.append(
+            Middleware(
+                ClientIPMiddleware,
+                trusted_proxies=trusted_proxies,
+                paths=selected,
+                exclude=excluded,
+                observer=observer,
+            )
+        )
+    if allow is not None or deny is not None:
+        middleware.append(
+            Middleware(
+                IPAllowlistMiddleware,
+                allow=allow,
+                deny=deny,
+                paths=selected,
+                exclude=excluded,
+                observer=observer,
+            )
+        )
+    if origins is not None:
+        middleware.append(
+            Middleware(OriginMiddleware, allow=origins, cors=True, paths=selected, exclude=excluded, observer=observer)
+        )
     if verifier is not None:
-        shared: object = store  # a store of one's own need not be a board
+        shared: object = logs  # a store of one's own need not be a board
         middleware.append(
             Middleware(
                 AuthMiddleware,
@@ -70,6 +117,10 @@ def wrap(
                 observer=observer,
             )
         )
+    if not isinstance(compress, bool):
+        raise ConfigurationError.option("wrap", "compress", compress, "True or False")
+    if compress:
+        middleware.append(Middleware(CompressionMiddleware, paths=selected, exclude=excluded, observer=observer))
     if grace is not None:
         middleware.append(
             Middleware(
@@ -89,7 +140,7 @@ def wrap(
     middleware.append(
         Middleware(
             ResumeMiddleware,
-            store=store,
+            store=logs,
             always=always,
             linger=linger,
             paths=selected,
@@ -98,3 +149,11 @@ def wrap(
         )
     )
     return Stack(app, middleware=middleware)
+
+
+def _store(given: Store | str | None) -> Store | None:
+    if not isinstance(given, str):
+        return given
+    if "://" not in given:
+        raise ConfigurationError.option("wrap", "store", given, "a store, as SQLiteStore(path), or the URL of a Redis")
+    return RedisStore(given)

@@ -8,11 +8,16 @@ import pytest
 
 from streamware import (
     AuthMiddleware,
+    ClientIPMiddleware,
+    CompressionMiddleware,
     ConfigurationError,
     CountingObserver,
     DrainMiddleware,
     HeartbeatMiddleware,
+    IPAllowlistMiddleware,
     MemoryStore,
+    OriginMiddleware,
+    RedisStore,
     ResumeMiddleware,
     Stack,
     wrap,
@@ -66,6 +71,41 @@ async def test_with_a_verifier_nobody_gets_in_without_a_token():
     assert refused.status == 401
 
 
+def test_whatever_has_its_option_stands_in_its_place():
+    stack = wrap(
+        app,
+        trusted_proxies=["127.0.0.1"],
+        allow=["10.0.0.0/8"],
+        deny=["10.66.0.0/16"],
+        origins=["https://chat.example"],
+        verifier=SecretVerifier(),
+        compress=True,
+    )
+
+    options = described(stack)
+    assert list(options) == [
+        ClientIPMiddleware,
+        IPAllowlistMiddleware,
+        OriginMiddleware,
+        AuthMiddleware,
+        CompressionMiddleware,
+        DrainMiddleware,
+        HeartbeatMiddleware,
+        ResumeMiddleware,
+    ]
+    assert options[ClientIPMiddleware]["trusted_proxies"] == ["127.0.0.1"]
+    assert options[IPAllowlistMiddleware]["allow"] == ["10.0.0.0/8"]
+    assert options[IPAllowlistMiddleware]["deny"] == ["10.66.0.0/16"]
+    assert options[OriginMiddleware]["allow"] == ["https://chat.example"]
+    assert options[OriginMiddleware]["cors"] is True
+
+
+def test_the_url_of_a_redis_is_a_store():
+    stack = wrap(app, store="redis://127.0.0.1:6379/0")
+
+    assert isinstance(described(stack)[ResumeMiddleware]["store"], RedisStore)
+
+
 def test_options_reach_the_middlewares_that_they_are_for():
     store, observer = MemoryStore(), CountingObserver()
     stack = wrap(
@@ -100,6 +140,13 @@ def test_options_reach_the_middlewares_that_they_are_for():
         ({"paths": "/v1/*"}, "wrap: paths must be a list"),
         ({"exclude": 3}, "wrap: exclude must be a list"),
         ({"always": "/v1/*"}, "ResumeMiddleware: always must be a list"),
+        ({"store": "streams.db"}, "wrap: store must be a store, as SQLiteStore"),
+        ({"store": "http://localhost"}, "RedisStore: url must be"),
+        ({"trusted_proxies": "127.0.0.1"}, "ClientIPMiddleware: trusted_proxies must be"),
+        ({"allow": ["10.0.0.1/8"]}, "IPAllowlistMiddleware: allow"),
+        ({"deny": []}, "IPAllowlistMiddleware: deny"),
+        ({"origins": ["chat.example"]}, "OriginMiddleware: allow"),
+        ({"compress": "gzip"}, "wrap: compress must be"),
     ],
 )
 def test_a_wrong_option_is_refused_by_the_middleware_that_has_it(options: dict[str, object], text: str):
