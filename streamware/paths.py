@@ -1,4 +1,8 @@
-"""Which paths a middleware touches: ``paths`` and ``exclude``, glob patterns on the path within the mount."""
+"""Which paths a middleware touches: ``paths`` and ``exclude``, glob patterns on the path within the mount.
+
+Where access is decided, a path that whoever routes further in may read as another one is never left out, whatever the
+patterns say: ``/public/../admin`` begins like ``/public/`` but need not be served from there.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,25 @@ from .exceptions import ConfigurationError
 from .globs import common_path
 from .types import Scope
 
+# Doubled slashes, dot segments, backslashes, and what is still encoded after the server has decoded it once.
+_AMBIGUOUS = re.compile(r"//|/\.{1,2}(?:[/;]|\Z)|\\|%(?:2[ef]|5c)", re.IGNORECASE).search
+
+
+def is_ambiguous(path: str) -> bool:
+    """Whether a router, a proxy or a file system further in may take ``path`` for another path."""
+    return _AMBIGUOUS(path) is not None
+
 
 class PathSelection:
-    """``paths`` and ``exclude``: glob patterns on the path within the mount. ``paths=None`` selects all of them."""
+    """``paths`` and ``exclude``: glob patterns on the path within the mount. ``paths=None`` selects all of them.
+    ``guards``: ambiguous paths are selected always."""
 
-    __slots__ = ("_exclude", "_paths", "everything", "exclude", "paths")
+    __slots__ = ("_exclude", "_guards", "_paths", "everything", "exclude", "paths")
 
-    def __init__(self, owner: str, paths: Iterable[str] | None, exclude: Iterable[str] | None) -> None:
+    def __init__(
+        self, owner: str, paths: Iterable[str] | None, exclude: Iterable[str] | None, *, guards: bool = False
+    ) -> None:
+        self._guards = guards
         self.paths = patterns(owner, "paths", paths)
         self.exclude = patterns(owner, "exclude", exclude)
         self._paths = compile_globs(self.paths)
@@ -26,6 +42,8 @@ class PathSelection:
         self.everything = self._paths is None and self._exclude is None
 
     def __contains__(self, path: str) -> bool:
+        if self._guards and is_ambiguous(path):
+            return True
         if self._paths is not None and not self._paths(path):
             return False
         return self._exclude is None or not self._exclude(path)

@@ -2,7 +2,8 @@
 
 Rules: where ``scopes`` names patterns, the first that matches a path decides, and a path that none matches asks for a
 token and no more; a list of scopes holds for every path that is not optional. A path cannot be both optional and ask
-for scopes by pattern: where that can be told beforehand it is an error, else scopes are asked for.
+for scopes by pattern: where that can be told beforehand it is an error, else scopes are asked for. A path that may be
+taken for another further in is not optional, and asks for the scopes of all.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import cast
 
 from ..exceptions import ConfigurationError
 from ..globs import common_path
-from ..paths import compile_globs, patterns
+from ..paths import compile_globs, is_ambiguous, patterns
 
 #: RFC 6749, section 3.3.
 _SCOPE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+").fullmatch
@@ -55,6 +56,8 @@ class Requirements:
 
     def of(self, path: str) -> Scopes:
         """The scopes that ``path`` asks for, all of them."""
+        if self.everywhere is None and is_ambiguous(path):
+            return self.named
         for matches, needed in self._rules:
             if matches(path):
                 return needed
@@ -62,7 +65,9 @@ class Requirements:
 
     def is_optional(self, path: str) -> bool:
         """Whether nobody has to show a token at ``path``."""
-        return self._optional is not None and self._optional(path) is not None and not self.of(path)
+        if self._optional is None or is_ambiguous(path):
+            return False
+        return self._optional(path) is not None and not self.of(path)
 
 
 def _checked(owner: str, option: str, given: object) -> Scopes:

@@ -26,7 +26,7 @@ import msgspec
 
 from ..clock import LoopClock
 from ..exceptions import ConfigurationError
-from ..paths import compile_globs, patterns
+from ..paths import compile_globs, is_ambiguous, patterns
 from ..stores.board import Board
 from ..types import Clock
 from .principal import Principal
@@ -209,7 +209,9 @@ class Tickets:
 
 
 def _covers(pattern: str, path: str) -> bool:
-    return path.startswith(pattern[:-1]) if pattern.endswith("*") else path == pattern
+    if not pattern.endswith("*"):
+        return path == pattern
+    return path.startswith(pattern[:-1]) and not is_ambiguous(path)
 
 
 def _who(principal: Principal) -> bytes:

@@ -85,6 +85,7 @@ class AuthMiddleware(WatchingMiddleware):
     """
 
     scope_types = frozenset({"http", "websocket"})
+    guards = True
 
     def __init__(
         self,

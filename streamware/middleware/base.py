@@ -114,6 +114,8 @@ class BaseMiddleware:
 
     rank: ClassVar[int]
     scope_types: frozenset[str] = frozenset({"http"})
+    #: True where it decides who gets in: then ambiguous paths are selected whatever the patterns say.
+    guards: ClassVar[bool] = False
     #: Seconds that ``shutdown`` may take by the options, beside what a ``Stack`` allows to any.
     patience: float = 0.0
 
@@ -128,7 +130,7 @@ class BaseMiddleware:
         if not callable(app):
             raise ConfigurationError.option(type(self).__name__, "app", app, "an ASGI application")
         self.app = app
-        self.selection = PathSelection(type(self).__name__, paths, exclude)
+        self.selection = PathSelection(type(self).__name__, paths, exclude, guards=self.guards)
         #: Where it may stand, ascending. A middleware whose options allow another place adds its rank here.
         self.ranks: tuple[int, ...] = (self.rank,)
         #: True where a ``Stack`` calls the hooks of ``Lifecycle``: then the lifespan scope passes through untouched.

@@ -75,6 +75,7 @@ class ClientIPMiddleware(BaseMiddleware):
     """
 
     scope_types = frozenset({"http", "websocket"})
+    guards = True
 
     def __init__(
         self,

@@ -90,6 +90,7 @@ class IPAllowlistMiddleware(BaseMiddleware):
     """
 
     scope_types = frozenset({"http", "websocket"})
+    guards = True
 
     def __init__(
         self,

@@ -72,6 +72,7 @@ class OriginMiddleware(BaseMiddleware):
     """
 
     scope_types = frozenset({"http", "websocket"})
+    guards = True
 
     def __init__(
         self,
