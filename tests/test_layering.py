@@ -17,7 +17,7 @@ LAYERS = [
     {"wire"},
     {"observe"},  # stores may count what they do; what counts knows no store
     {"stores"},
-    {"streams", "sessions", "auth"},
+    {"streams", "sessions", "auth", "limiting"},
     {"middleware"},
     {"order", "lifespan", "stack", "preset"},
 ]
@@ -26,7 +26,7 @@ ABOVE = {"testing", "integrations", "client", "__init__"}
 
 HEIGHT = {part: height for height, parts in enumerate(LAYERS) for part in parts}
 # Within a layer that lists several parts, these are apart from each other.
-APART = [{"streams", "auth"}, {"sessions", "auth"}]
+APART = [{"streams", "auth"}, {"sessions", "auth"}, *({"limiting", part} for part in ("streams", "sessions", "auth"))]
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -139,6 +139,8 @@ def test_the_reading_of_imports_sees_every_way_to_import(tmp_path: Path, monkeyp
         ("observe", "stores", False),
         ("streams", "auth", False),
         ("streams", "stores", True),
+        ("limiting", "stores", True),
+        ("limiting", "auth", False),
         ("middleware", "stack", False),
         ("stack", "middleware", True),
         ("testing", "stack", True),
