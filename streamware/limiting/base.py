@@ -82,13 +82,16 @@ class Taken:
     """The answer to ``take`` and ``take_part``.
 
     ``allowed``: it was taken. ``granted``: how much, from each limit, by ``take_part``. ``standings``: of the limits,
-    in their order. ``full``: no lease was to be had.
+    in their order. ``full``: no lease was to be had. ``away``: the storage did not answer, and ``on_store_error``
+    decided (``Guard``); ``local``: by counters of this worker's own.
     """
 
     allowed: bool
     standings: Sequence[Standing] = ()
     granted: int = 0
     full: bool = False
+    away: bool = False
+    local: bool = False
 
     @property
     def windows(self) -> list[int]:
@@ -136,8 +139,8 @@ class LimitStorage(Protocol):
         ``most``, since what they stand for does run; answers how many that were."""
         ...
 
-    async def release(self, key: str, lease: Lease) -> None:
-        """Free a lease. Harmless twice."""
+    async def release(self, leases: Sequence[tuple[str, Lease]]) -> None:
+        """Free leases, each with its key. Harmless twice."""
         ...
 
     async def start(self) -> None:

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from ..exceptions import ConfigurationError
+from ..stores.checks import check_positive
 from .base import Lease, Limit, Standing, Taken
 from .window import standing, used
 
@@ -53,8 +53,7 @@ class MemoryLimitStorage:
     shared = False
 
     def __init__(self, *, max_keys: int = 250_000, now: Callable[[], float] | None = None) -> None:
-        if not isinstance(max_keys, int) or max_keys is True or max_keys < 1:
-            raise ConfigurationError.option("MemoryLimitStorage", "max_keys", max_keys, "a number of 1 or more")
+        check_positive("MemoryLimitStorage", max_keys=max_keys)
         self._max_keys = max_keys
         self._now = steady_time() if now is None else now
         self._counters: dict[tuple[str, str], Counter] = {}
@@ -189,7 +188,12 @@ class MemoryLimitStorage:
             held[lease.member] = now + int(lease.seconds * 1000)
         return lapsed
 
-    async def release(self, key: str, lease: Lease) -> None:
+    async def release(self, leases: Sequence[tuple[str, Lease]]) -> None:
+        for key, lease in leases:
+            self.free(key, lease)
+
+    def free(self, key: str, lease: Lease) -> None:
+        """``release`` of one, at once."""
         held = self._leases.get((key, lease.place))
         if held is not None:
             held.pop(lease.member, None)
