@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 INFINITY = float("inf")
 
@@ -104,6 +104,7 @@ class Taken:
         return max((standing.wait for standing in self.standings), default=0.0)
 
 
+@runtime_checkable
 class LimitStorage(Protocol):
     """Where limits are kept. ``MemoryLimitStorage`` or ``RedisLimitStorage``.
 

@@ -61,6 +61,11 @@ class Leases:
         if self.on_freed is not None:
             self.on_freed(key)
 
+    def give_up(self, key: str, lease: Lease) -> None:
+        """It may have been taken or not: whoever asked for it did not wait for the answer, or got none."""
+        self._held[lease.member] = (key, lease)
+        self.give_back(key, lease)
+
     async def aclose(self) -> None:
         """Tell the storage what it has not heard of yet, and renew no more."""
         for key, lease in list(self._held.values()):

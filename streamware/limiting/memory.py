@@ -99,7 +99,7 @@ class MemoryLimitStorage:
         left = most * share
         for limit, counter in zip(limits, counters, strict=True):
             count = used(limit, counter.current, counter.previous, now - counter.start)
-            left = min(left, int(max(0.0, limit.amount - count)))
+            left = min(left, max(0, limit.amount - count))
         granted = min(most, -(-left // share))
         standings: list[Standing] = []
         for limit, counter in zip(limits, counters, strict=True):

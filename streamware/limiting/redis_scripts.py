@@ -31,7 +31,7 @@ local function read(key, at)
         c.current, c.elapsed = 0, now - c.start
     end
     c.used = c.current
-    if not c.fixed then c.used = c.current + c.previous * (c.width - c.elapsed) / c.width end
+    if not c.fixed then c.used = c.current + math.floor(c.previous * (c.width - c.elapsed) / c.width) end
     return c
 end
 local function write(c)
@@ -87,7 +87,7 @@ local counters = {}
 for i = 1, n do
     local c = read(KEYS[i], 1 + 4 * i)
     counters[i] = c
-    left = math.min(left, math.floor(math.max(0, c.amount - c.used)))
+    left = math.min(left, math.max(0, c.amount - c.used))
 end
 local granted = math.min(most, math.ceil(left / share))
 local answer = {granted, 0, now}

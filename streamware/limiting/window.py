@@ -1,6 +1,7 @@
-"""The arithmetic of a window, the same for both storages: times in whole milliseconds, no clock.
+"""The arithmetic of a window, the same for both storages: whole units, whole milliseconds, no clock.
 
 A counter is ``start``, what was used in the window that began then, ``current``, and in the one before, ``previous``.
+What is left of that one is rounded down: else a limit of one a minute would be one in two minutes.
 """
 
 from __future__ import annotations
@@ -8,25 +9,22 @@ from __future__ import annotations
 from .base import INFINITY, Limit, Standing
 
 
-def used(limit: Limit, current: int, previous: int, elapsed: int) -> float:
+def used(limit: Limit, current: int, previous: int, elapsed: int) -> int:
     """What counts against ``limit``, ``elapsed`` ms into the window."""
     if limit.fixed or not previous:
         return current
     width = limit.window * 1000
-    return current + previous * (width - elapsed) / width
+    return current + previous * (width - elapsed) // width
 
 
 def standing(limit: Limit, cost: int, start: int, current: int, previous: int, now: int, taken: bool) -> Standing:
     """How things stand. ``taken``: ``cost`` is in ``current`` already."""
     elapsed = now - start
-    amount = limit.amount
-    count = current if limit.fixed or not previous else used(limit, current, previous, elapsed)
-    remaining = int(amount - count) if count < amount else 0
-    if taken and remaining:
-        return Standing(limit, remaining, limit.window - elapsed / 1000, 0.0, start)
+    remaining = limit.amount - (current if limit.fixed or not previous else used(limit, current, previous, elapsed))
     wait = 0.0 if taken else wait_for(limit, cost, current, previous, elapsed)
-    reset = limit.window - elapsed / 1000 if remaining else wait_for(limit, 1, current, previous, elapsed)
-    return Standing(limit, remaining, reset, wait, start)
+    if remaining > 0:
+        return Standing(limit, remaining, limit.window - elapsed / 1000, wait, start)
+    return Standing(limit, 0, wait_for(limit, 1, current, previous, elapsed), wait, start)
 
 
 def wait_for(limit: Limit, cost: int, current: int, previous: int, elapsed: int) -> float:
@@ -34,11 +32,16 @@ def wait_for(limit: Limit, cost: int, current: int, previous: int, elapsed: int)
     most = limit.amount - cost
     if most < 0:
         return INFINITY
-    width = limit.window * 1000
     if used(limit, current, previous, elapsed) <= most:
         return 0.0
+    width = limit.window * 1000
     if limit.fixed:
         return (width - elapsed) / 1000
-    if current <= most:  # what is left of the window before has to shrink
-        return (width - (most - current) * width / previous - elapsed) / 1000
-    return (width - elapsed + width - most * width / current) / 1000
+    if current <= most:
+        return (_shrunk(previous, most - current, width) - elapsed) / 1000
+    return (width - elapsed + _shrunk(current, most, width)) / 1000
+
+
+def _shrunk(previous: int, most: int, width: int) -> int:
+    """So many ms into a window ``previous``, of the one before, counts for no more than ``most``."""
+    return max(0, width - (most + 1) * width // previous + 1) if most < previous else 0
