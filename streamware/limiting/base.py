@@ -12,12 +12,13 @@ Rules:
 Two kinds of window, both of so many seconds:
 
 * sliding, the default: it begins with the first request of a key. What was used in the window before counts in
-  proportion to how much of it lies within the last ``window`` seconds, so there is no moment at which two windows'
-  worth goes through, and a key that was silent for two windows has all of it.
+  proportion to how much of it lies within the last ``window`` seconds, as if it had been used evenly. So nobody gets
+  two windows' worth at once; who saves it for the end of a window gets at most what a bucket of that size would give
+  that fills at that rate. A key that was silent for two windows has all of it.
 * fixed: aligned to multiples of ``window`` since 1970, in UTC: a day begins at midnight. All of it is there again at
   the start of the next, whatever was used before. For quotas that are told in calendar terms.
 
-There is no bucket that refills: 100 a minute are 100 in the first minute, not 100 and what trickles in meanwhile.
+In its first window it is no bucket: 100 a minute are 100 then, not 100 and what trickles in meanwhile.
 """
 
 from __future__ import annotations
