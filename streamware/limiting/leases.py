@@ -1,4 +1,4 @@
-"""The leases that this worker holds: renewed by one task for all of them, given back without anybody's waiting.
+"""The leases that this worker holds: renewed by one timer for all of them, given back without anybody's waiting.
 
 Rules:
 
@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ..observe import Observer
-from ..types import Clock
+from ..types import Clock, TimerHandle
 from .base import Lease
 from .guard import Guard
 
@@ -36,7 +36,8 @@ class Leases:
         self._held: dict[str, tuple[str, Lease]] = {}
         self._freed: list[tuple[str, Lease]] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._renewing = self._telling = False
+        self._telling = False
+        self._timer: TimerHandle | None = None
         self.on_freed: Callable[[str], object] | None = None
 
     def __len__(self) -> int:
@@ -45,14 +46,16 @@ class Leases:
     def hold(self, key: str, lease: Lease) -> None:
         """It was taken: renew it until it is given back."""
         self._held[lease.member] = (key, lease)
-        if not self._renewing:
-            self._renewing = True
-            self._spawn(self._renew())
+        if self._timer is None:
+            self._timer = self._clock.call_later(self._every, self._due)
 
     def give_back(self, key: str, lease: Lease) -> None:
         """What it stands for has ended. Harmless twice."""
         if self._held.pop(lease.member, None) is None:
             return
+        if not self._held and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._guard.free(key, lease):
             self._freed.append((key, lease))
             if not self._telling:
@@ -79,16 +82,14 @@ class Leases:
 
     # -- within
 
+    def _due(self) -> None:
+        self._timer = self._clock.call_later(self._every, self._due)
+        self._spawn(self._renew())
+
     async def _renew(self) -> None:
-        try:
-            while self._held:
-                await self._sleep(self._every)
-                # Those given back while the renewal is under way come back to life for one lease at most; they are
-                # released after it, since both go over one connection.
-                if self._held and (lapsed := await self._guard.renew(list(self._held.values()))):
-                    self._observer.count("throttle.lapsed", value=lapsed)
-        finally:
-            self._renewing = False
+        # What is given back while this is under way is freed behind it: both go over one connection, in order.
+        if lapsed := await self._guard.renew(list(self._held.values())):
+            self._observer.count("throttle.lapsed", value=lapsed)
 
     async def _tell(self) -> None:
         try:
@@ -97,14 +98,6 @@ class Leases:
                 await self._guard.release(freed)
         finally:
             self._telling = False
-
-    async def _sleep(self, seconds: float) -> None:
-        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        timer = self._clock.call_later(seconds, lambda: None if over.done() else over.set_result(None))
-        try:
-            await over
-        finally:
-            timer.cancel()
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)

@@ -129,13 +129,14 @@ class MemoryLimitStorage:
     def _counter(self, key: str, limit: Limit, now: int) -> Counter:
         """The counter of ``limit``, in the window of ``now``."""
         place = (key, limit.place)
+        width = limit.window * 1000
         counter = self._counters.get(place)
         if counter is None:
             counter = self._counters[place] = Counter()
+            counter.start = now - 2 * width  # a window that is over
             self._order.append(place)
             if len(self._counters) > self._max_keys:
                 self._evict(now)
-        width = limit.window * 1000
         elapsed = now - counter.start
         if elapsed >= width:
             if limit.fixed:

@@ -17,7 +17,8 @@ local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local function read(key, at)
     local c = {key=key, amount=tonumber(ARGV[at]), width=tonumber(ARGV[at + 1]), fixed=ARGV[at + 2] == '1',
-               own=tonumber(ARGV[at + 3]), start=0, current=0, previous=0, is_new=true}
+               own=tonumber(ARGV[at + 3]), current=0, previous=0, is_new=true}
+    c.start = now - 2 * c.width
     local held = redis.call('GET', key)
     if held then
         local s, n, p = string.match(held, '^(%d+):(%d+):(%d+)$')

@@ -37,6 +37,7 @@ DEFAULT_PLAN = "default"
 MAX_READ = 1000
 #: No limit is larger: what Redis computes with holds whole numbers up to 2**53.
 MAX_AMOUNT = 10**12
+MAX_WINDOW = 10 * 366 * 86_400
 
 _EXPECTED = 'limits as "60/minute", "10 per 5 minutes; 1000/day" or a list of such texts'
 
@@ -138,6 +139,8 @@ class Rules:
             for item in items:
                 if not 1 <= item.amount <= MAX_AMOUNT:
                     raise self._error(text, f"limits of 1 to {MAX_AMOUNT:,}")
+                if item.get_expiry() > MAX_WINDOW:
+                    raise self._error(text, "limits within ten years")
                 every = f"{item.multiples} {item.GRANULARITY.name}" if item.multiples > 1 else item.GRANULARITY.name
                 limit = Limit(item.amount, item.get_expiry(), f"{item.amount}/{every}", counter, self._fixed)
                 known = found.get(limit.place)

@@ -45,8 +45,9 @@ def test_clients_are_told_what_was_written():
 
 @pytest.mark.parametrize(
     "given",
-    ["", "60", "60/fortnight", "0/minute", "-1/minute", "60/minute;junk", f"{10**13}/day", [], ["60/minute", 5], 60,
-     b"60/minute", {}, {"/a": "60"}, {5: "60/minute"}, {"/a": "1/minute", "b": "1/minute"}, {"/a": 5}],
+    ["", "60", "60/fortnight", "0/minute", "-1/minute", "60/minute;junk", f"{10**13}/day", "1 per 99 years", [],
+     ["60/minute", 5], 60, b"60/minute", {}, {"/a": "60"}, {5: "60/minute"},
+     {"/a": "1/minute", "b": "1/minute"}, {"/a": 5}],
 )  # fmt: skip
 def test_what_cannot_be_read_is_refused_at_once(given: Any):
     with pytest.raises(ConfigurationError, match="Throttle"):
