@@ -14,7 +14,8 @@ import logging
 import random
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from ..observe import Observer
 from ..wire import ratelimit
@@ -29,6 +30,12 @@ logger = logging.getLogger("streamware.throttle")
 
 #: Added to what a refused client is told to wait, up to this part of it: else all come back at once.
 JITTER = 0.1
+#: Policies whose header line is kept.
+MAX_LINES = 1000
+
+
+#: By the ids of limits: these themselves, so that they keep their ids, and their line.
+Lines: TypeAlias = dict[tuple[int, ...], tuple[tuple[Limit, ...], tuple[bytes, bytes]]]
 
 
 @dataclass(slots=True)
@@ -43,6 +50,7 @@ class Desk:
     retry: float
     enforce: bool
     lease_seconds: float
+    policies: Lines = field(default_factory=Lines)
 
     def refused(self, taken: Taken, most: int, reason: str) -> Denial | None:
         """The refusal; None in shadow mode. Counted and logged either way."""
@@ -67,12 +75,19 @@ class Desk:
         standings = taken.standings
         if not standings:
             return ()
-        names = [(standing.limit.name, standing) for standing in standings]
-        policies = ratelimit.policy_line(
-            Policy(name, standing.limit.amount, standing.limit.window) for name, standing in names
-        )
-        balances = ratelimit.balance_line(Balance(name, standing.remaining, standing.reset) for name, standing in names)
-        return policies, balances
+        balances = [Balance(each.limit.name, each.remaining, each.reset) for each in standings]
+        return self._policy_line(tuple([each.limit for each in standings])), ratelimit.balance_line(balances)
+
+    def _policy_line(self, limits: tuple[Limit, ...]) -> tuple[bytes, bytes]:
+        # By identity, for to hash limits takes longer than to write them.
+        ids = tuple([id(limit) for limit in limits])
+        known = self.policies.get(ids)
+        if known is None:
+            line = ratelimit.policy_line(Policy(limit.name, limit.amount, limit.window) for limit in limits)
+            if len(self.policies) >= MAX_LINES:
+                self.policies.clear()
+            known = self.policies[ids] = (limits, line)
+        return known[1]
 
 
 class Admission:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -124,6 +125,7 @@ def _body(style: Style, status: int, message: str) -> dict[str, object]:
     return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
 
+@lru_cache(maxsize=1024)
 def quoted(text: str) -> str:
     """A string of RFC 9651, section 3.3.3; what it cannot hold becomes ``?``."""
     plain = "".join(character if " " <= character <= "~" else "?" for character in text)
