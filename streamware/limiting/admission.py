@@ -144,11 +144,12 @@ class Admission:
             if lease is not None:
                 desk.leases.give_up(self._key, lease)
             raise
-        self.taken = taken
         if not taken.allowed:
+            self.taken = None  # the refusal tells itself
             if lease is not None and taken.away:
                 desk.leases.give_up(self._key, lease)
             return desk.refused(taken, self._most or 0, "rate")
+        self.taken = taken
         if lease is not None:
             self._lease = lease
             desk.leases.hold(self._key, lease)

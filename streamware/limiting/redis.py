@@ -11,6 +11,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import importlib.util
 from collections.abc import Sequence
@@ -127,7 +128,10 @@ class RedisLimitStorage:
     # -- lifecycle
 
     async def start(self) -> None:
-        """Nothing: the first request connects, so that a server that is away keeps no worker from starting."""
+        """Connect, so that the first requests need not wait for it. A server that is away keeps no worker from
+        starting."""
+        with contextlib.suppress(StoreUnavailable):
+            await self._ask_all(Command(b"", pack(b"PING")), timeout=CONNECTION_TIMEOUT)
 
     async def aclose(self) -> None:
         asking, self._asking = self._asking, None
@@ -139,7 +143,7 @@ class RedisLimitStorage:
     async def _ask(self, command: Command) -> Reply:
         return (await self._ask_all(command))[0]
 
-    async def _ask_all(self, *commands: Command) -> list[Reply]:
+    async def _ask_all(self, *commands: Command, timeout: float | None = None) -> list[Reply]:
         asking = self._asking
         loop = asyncio.get_running_loop()
         if asking is None or self._loop is not loop:  # connections belong to their loop
@@ -148,7 +152,7 @@ class RedisLimitStorage:
             asking = self._asking = Asking(self._target.name, nodes, pipes, CONNECTION_TIMEOUT)
             self._loop = loop
         try:
-            return await answered_within(self._timeout, asking.ask(*commands))
+            return await answered_within(timeout or self._timeout, asking.ask(*commands))
         except TimeoutError as error:
             raise StoreUnavailable(f"{self._target.name}: no answer within {self._timeout:g} s") from error
 

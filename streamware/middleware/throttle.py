@@ -215,7 +215,7 @@ class ThrottleMiddleware(BaseMiddleware):
         try:
             admission = self._admission(scope)
             path = path_within_mount(scope)
-            may_read = admission is not None and may_be_read(scope) and self._telling.of(path)
+            may_read = admission is not None and self._telling.of(path) and may_be_read(scope)
             reads = self._reads(scope, path) if may_read and self._reads is not None else ()
         except Exception:
             logger.exception("whose limits a request comes under could not be told, so it is refused")

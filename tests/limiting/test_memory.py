@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable
 from typing import TypeVar
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -209,3 +210,15 @@ def test_whatever_comes_each_key_is_kept_once(keys: list[int]):
 
     assert len(storage) <= 7
     assert len(storage._order) == len(storage._counters) == len({*storage._order})
+
+
+async def test_the_ids_of_corrections_are_remembered_up_to_a_cap(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("streamware.limiting.memory.MAX_IDS", 10)
+    storage, limit = MemoryLimitStorage(), (Limit(10_000, 60),)
+    taken = await storage.take("a", limit, (1,))
+
+    for n in range(100):
+        assert await storage.add("a", limit, (1,), taken.windows, once=str(n))
+
+    assert not await storage.add("a", limit, (1,), taken.windows, once="99")
+    assert len(storage._ids) == 10

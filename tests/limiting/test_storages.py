@@ -8,7 +8,8 @@ import re
 import pytest
 
 from streamware import ConfigurationError, Lease, Limit, LimitStorage, MemoryLimitStorage, RedisLimitStorage
-from tests.redis_server import PATIENCE, RedisServer, newest, shared
+from tests.redis_groups import RedisCluster
+from tests.redis_server import PATIENCE, RedisServer, binaries, newest, shared
 
 MINUTE = Limit(10, 60, "10/minute")
 DAY = Limit(12, 86_400, "12/day")
@@ -254,3 +255,22 @@ def test_options_that_cannot_work_are_refused():
     with pytest.raises(ConfigurationError) as refused:
         RedisLimitStorage("mysql://me:secret@127.0.0.1")
     assert "secret" not in str(refused.value)
+
+
+async def test_on_a_cluster_all_that_belongs_to_a_request_is_on_one_server():
+    with RedisCluster(binaries()[newest()]) as cluster:
+        storage = RedisLimitStorage(cluster.url, timeout=PATIENCE)
+        await storage.start()
+        leases: list[tuple[str, Lease]] = []
+        for n in range(20):
+            lease = Lease("c", f"m{n}", 1, 30)
+            leases.append((f"key{n}", lease))
+            taken = await storage.take(f"key{n}", BOTH, (4, 4), lease)
+            assert taken.allowed
+            assert await storage.add(f"key{n}", BOTH, (-1, -1), taken.windows, once="x")
+            assert (await storage.take_part(f"key{n}", BOTH, 2)).granted == 2
+            assert await left(storage, *BOTH, key=f"key{n}") == [5, 7]
+        assert await storage.renew(leases) == 0
+        await storage.release(leases)
+        assert await storage.renew(leases[:3]) == 3
+        await storage.aclose()
