@@ -19,6 +19,7 @@ from . import (
     replay,
     report,
     shared_stores,
+    throttle,
     verify,
 )
 from .measure import Settings
@@ -37,6 +38,7 @@ BENCHMARKS = {
     "verify": verify,
     "addresses": addresses,
     "compression": compression,
+    "throttle": throttle,
 }
 
 

@@ -13,6 +13,9 @@ from .auth.principal import AnonymousPrincipal, Principal
 from .auth.tickets import Tickets
 from .auth.verifier import TokenRefused, Verifier, VerifierUnavailable
 from .exceptions import ConfigurationError, StoreError, StoreFull, StoreUnavailable, StreamwareError
+from .limiting.base import Lease, Limit, LimitStorage, Standing, Taken
+from .limiting.memory import MemoryLimitStorage
+from .limiting.redis import RedisLimitStorage
 from .middleware.auth import AuthMiddleware
 from .middleware.client_ip import ClientIPMiddleware
 from .middleware.compression import CompressionMiddleware
@@ -21,6 +24,7 @@ from .middleware.heartbeat import HeartbeatMiddleware
 from .middleware.ip_allowlist import AddressExplanation, IPAllowlistMiddleware
 from .middleware.origin import OriginMiddleware
 from .middleware.resume import ResumeMiddleware
+from .middleware.throttle import ThrottleMiddleware
 from .observe import CountingObserver, NullObserver, Observer
 from .preset import wrap
 from .stack import Middleware, Stack
@@ -64,8 +68,12 @@ __all__ = (
     "IntrospectionVerifier",
     "IssuerVerifier",
     "JWTVerifier",
+    "Lease",
+    "Limit",
+    "LimitStorage",
     "Log",
     "LogReader",
+    "MemoryLimitStorage",
     "MemoryStore",
     "Middleware",
     "NullObserver",
@@ -74,16 +82,20 @@ __all__ = (
     "Outcome",
     "Principal",
     "ProducerLog",
+    "RedisLimitStorage",
     "RedisStore",
     "ResourceMetadata",
     "ResumeMiddleware",
     "SQLiteStore",
     "Stack",
+    "Standing",
     "Store",
     "StoreError",
     "StoreFull",
     "StoreUnavailable",
     "StreamwareError",
+    "Taken",
+    "ThrottleMiddleware",
     "Tickets",
     "TokenRefused",
     "Tombstone",

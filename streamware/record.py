@@ -47,7 +47,8 @@ class Record:
     of the worker, for whoever has connections that it may want to end. ``followed``: the response under way is read
     from a log. ``server_scope``: what the scope with this record was copied from, for the one change that a server must
     see. ``origin_checked``: where the request comes from has been judged. ``ambient``: its credential is one that
-    browsers send by themselves."""
+    browsers send by themselves. ``gates``: of throttles further out, for whoever runs the app
+    (``streams/gates.py``)."""
 
     __slots__ = (
         "ambient",
@@ -56,6 +57,7 @@ class Record:
         "drain",
         "entered",
         "followed",
+        "gates",
         "origin_checked",
         "rank",
         "server_scope",
@@ -71,6 +73,7 @@ class Record:
         self.server_scope: Scope | None = None
         self.origin_checked = False
         self.ambient = False
+        self.gates: tuple[object, ...] = ()
 
 
 def record_of(scope: Scope) -> Record | None:

@@ -83,6 +83,7 @@ def test_every_option_has_its_line_on_the_page_of_its_middleware() -> None:
         ("heartbeat.md", streamware.HeartbeatMiddleware),
         ("origin.md", streamware.OriginMiddleware),
         ("resume.md", streamware.ResumeMiddleware),
+        ("throttle.md", streamware.ThrottleMiddleware),
         ("../stores.md", streamware.MemoryStore),
         ("../auth.md", streamware.JWTVerifier),
         ("../auth.md", streamware.IntrospectionVerifier),

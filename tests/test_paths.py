@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamware import AuthMiddleware, ClientIPMiddleware, IPAllowlistMiddleware, OriginMiddleware, ResumeMiddleware
+from streamware import (
+    AuthMiddleware,
+    ClientIPMiddleware,
+    IPAllowlistMiddleware,
+    OriginMiddleware,
+    ResumeMiddleware,
+    ThrottleMiddleware,
+)
 from streamware.auth.requirements import Requirements
 from streamware.auth.tickets import _covers
 from streamware.paths import PathSelection, is_ambiguous
@@ -56,7 +63,8 @@ def test_whatever_a_file_system_would_read_otherwise_is_ambiguous(parts: list[st
 
 
 def test_whoever_decides_access_is_a_guard_and_nobody_else():
-    assert all(cls.guards for cls in (AuthMiddleware, ClientIPMiddleware, IPAllowlistMiddleware, OriginMiddleware))
+    deciding = (AuthMiddleware, ClientIPMiddleware, IPAllowlistMiddleware, OriginMiddleware, ThrottleMiddleware)
+    assert all(cls.guards for cls in deciding)
     assert not ResumeMiddleware.guards
 
 
