@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import msgspec
@@ -341,7 +342,7 @@ async def test_where_requests_are_changed_on_their_way_to_resume_all_are_starts_
             await answer.finished()
             assert answer.status == expected
         assert site.runs == 2
-        assert len(caplog.records) == 1
+        assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == 1
         await throttle.aclose()
 
 
