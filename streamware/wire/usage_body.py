@@ -1,0 +1,150 @@
+"""A response's body as its meter reads it: cut into events, lines, or taken whole.
+
+Rules:
+
+1. Any split of the same bytes gives the same counts. What is forwarded is never touched, nor waited for.
+2. No more than ``MAX_CARRY`` bytes are held back; of an event, or a body, that is larger nothing is known.
+3. A body that has a content coding says nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from . import headers, ndjson, sse
+from .headers import Headers
+from .usage import Counts
+from .usage_formats import read, read_at, read_whole, try_read
+
+MAX_CARRY = 1024 * 1024
+
+EVENT_STREAM = b"text/event-stream"
+LINES = frozenset({b"application/x-ndjson", b"application/ndjson", b"application/jsonl", b"application/x-jsonlines"})
+
+Reader = Callable[[Counts, bytes], None]
+
+
+class Body(Protocol):
+    """What of a body is metered."""
+
+    def feed(self, data: bytes) -> None:
+        """The next bytes."""
+
+    def finish(self) -> None:
+        """It has ended, properly or not."""
+
+
+def reader_of(path: str | None) -> Reader:
+    """What reads one event: the table, or what an app says at ``path``, as ``meta.tokens``."""
+    if path is None:
+        return read
+    names: Sequence[str] = path.split(".")
+    return lambda counts, data: read_at(counts, data, names)
+
+
+def body_of(counts: Counts, given: Headers, path: str | None = None) -> tuple[Body | None, bytes]:
+    """How the body behind these headers is metered, None where it cannot be, and its media type."""
+    media_type = headers.media_type(headers.get(given, b"content-type"))
+    coding = headers.get(given, b"content-encoding")
+    if coding is not None and coding.strip().lower() not in (b"", b"identity"):
+        return None, media_type
+    if media_type == EVENT_STREAM:
+        return EventBody(counts, reader_of(path)), media_type
+    if media_type in LINES:
+        return LineBody(counts, reader_of(path)), media_type
+    return WholeBody(counts, read_whole if path is None else reader_of(path)), media_type
+
+
+class EventBody:
+    """An event stream."""
+
+    __slots__ = ("_counts", "_framer", "_is_plain", "_read")
+
+    def __init__(self, counts: Counts, reader: Reader = read) -> None:
+        self._counts = counts
+        self._framer = sse.EventFramer(MAX_CARRY)
+        self._read = reader
+        self._is_plain = reader is read
+
+    def feed(self, data: bytes) -> None:
+        framer = self._framer
+        if self._is_plain and framer.ready and data[-1:] == b"\n":
+            # By far the most frequent message is one whole event, of one line or of two; what is white space to JSON
+            # need not be cut off.
+            at = 5 if data[:5] == b"data:" else data.find(b"\ndata:") + 6
+            whole = at > 4 and data.find(10, at) == len(data) - 2 and (at == 5 or 13 not in data[:at])
+            if whole and try_read(self._counts, data[at:]):
+                return
+        for item in framer.feed(data):
+            if isinstance(item, bytes):
+                if found := data_of(item):
+                    self._read(self._counts, found)
+            else:
+                self._counts.oversize += item.last
+                self._counts.unknown += len(item.data)
+
+    def finish(self) -> None:
+        if self._framer.in_pieces:
+            self._counts.oversize += 1
+        elif found := data_of(self._framer.finish()):
+            self._read(self._counts, found)  # no client acts upon it, and its provider charges for it all the same
+
+
+def data_of(block: bytes) -> bytes:
+    """The data of an event's block, its lines joined by LF. The space that may open a line means nothing to JSON."""
+    lines = [line[5:] for line in block.splitlines() if line[:5] == b"data:"]
+    return lines[0] if len(lines) == 1 else b"\n".join(lines)
+
+
+class LineBody:
+    """Lines of JSON."""
+
+    __slots__ = ("_counts", "_framer", "_read")
+
+    def __init__(self, counts: Counts, reader: Reader = read) -> None:
+        self._counts = counts
+        self._framer = ndjson.LineFramer(MAX_CARRY)
+        self._read = reader
+
+    def feed(self, data: bytes) -> None:
+        for item in self._framer.feed(data):
+            if isinstance(item, bytes):
+                self._read(self._counts, item)
+            else:
+                self._counts.oversize += item.last
+                self._counts.unknown += len(item.data)
+
+    def finish(self) -> None:
+        if self._framer.in_pieces:
+            self._counts.oversize += 1
+        elif (rest := self._framer.finish()).strip():
+            self._read(self._counts, rest)
+
+
+class WholeBody:
+    """A body that says what it has to say at its end."""
+
+    __slots__ = ("_counts", "_held", "_read", "_size")
+
+    def __init__(self, counts: Counts, reader: Reader = read_whole) -> None:
+        self._counts = counts
+        self._read = reader
+        self._held: list[bytes] = []
+        self._size = 0
+
+    def feed(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size <= MAX_CARRY:
+            self._held.append(data)
+        else:
+            self._held.clear()
+
+    def finish(self) -> None:
+        if self._size > MAX_CARRY:
+            self._counts.oversize += 1
+            self._counts.unknown += self._size
+        elif whole := b"".join(self._held):
+            self._read(self._counts, whole)
+        self._size = 0
+        self._held.clear()
