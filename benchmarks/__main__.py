@@ -16,6 +16,7 @@ from . import (
     replay,
     report,
     shared_stores,
+    throttle,
 )
 from .measure import Settings
 from .servers import CLIENT_CPU, pin
@@ -29,6 +30,7 @@ BENCHMARKS = {
     "shared-stores": shared_stores,
     "reconnects": reconnects,
     "redis-capacity": redis_capacity,
+    "throttle": throttle,
 }
 
 

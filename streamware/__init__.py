@@ -4,9 +4,13 @@ The names below are the public ones; ``streamware.testing`` is public too, for t
 """
 
 from .exceptions import ConfigurationError, StoreError, StoreFull, StoreUnavailable, StreamwareError
+from .limiting.base import Lease, Limit, LimitStorage, Standing, Taken
+from .limiting.memory import MemoryLimitStorage
+from .limiting.redis import RedisLimitStorage
 from .middleware.drain import DrainMiddleware
 from .middleware.heartbeat import HeartbeatMiddleware
 from .middleware.resume import ResumeMiddleware
+from .middleware.throttle import ThrottleMiddleware
 from .observe import CountingObserver, NullObserver, Observer
 from .preset import wrap
 from .stack import Middleware, Stack
@@ -27,23 +31,31 @@ __all__ = (
     "DrainMiddleware",
     "Head",
     "HeartbeatMiddleware",
+    "Lease",
+    "Limit",
+    "LimitStorage",
     "Log",
     "LogReader",
+    "MemoryLimitStorage",
     "MemoryStore",
     "Middleware",
     "NullObserver",
     "Observer",
     "Outcome",
     "ProducerLog",
+    "RedisLimitStorage",
     "RedisStore",
     "ResumeMiddleware",
     "SQLiteStore",
     "Stack",
+    "Standing",
     "Store",
     "StoreError",
     "StoreFull",
     "StoreUnavailable",
     "StreamwareError",
+    "Taken",
+    "ThrottleMiddleware",
     "Tombstone",
     "Usage",
     "__version__",

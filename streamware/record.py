@@ -15,9 +15,9 @@ class Record:
     """``rank``: of the innermost middleware entered so far (guards the order). ``entered``: that middleware's name.
     ``denied``: the answer under way is a refusal that Streamware made, so no log must be made of it. ``drain``: of the
     worker, for whoever has connections that it may want to end. ``followed``: the response under way is read from a
-    log."""
+    log. ``gates``: of throttles further out, for whoever runs the app (``streams/gates.py``)."""
 
-    __slots__ = ("denied", "drain", "entered", "followed", "rank")
+    __slots__ = ("denied", "drain", "entered", "followed", "gates", "rank")
 
     def __init__(self) -> None:
         self.rank = 0
@@ -25,6 +25,7 @@ class Record:
         self.denied = False
         self.drain: object = None  # a ``Drain``: not known so far down
         self.followed = False
+        self.gates: tuple[object, ...] = ()
 
 
 def record_of(scope: Scope) -> Record | None:

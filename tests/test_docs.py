@@ -78,6 +78,7 @@ def test_every_option_has_its_line_on_the_page_of_its_middleware() -> None:
         "drain.md": streamware.DrainMiddleware,
         "heartbeat.md": streamware.HeartbeatMiddleware,
         "resume.md": streamware.ResumeMiddleware,
+        "throttle.md": streamware.ThrottleMiddleware,
         "../stores.md": streamware.MemoryStore,
     }
     for page, cls in pages.items():

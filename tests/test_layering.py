@@ -18,6 +18,7 @@ LAYERS = [
     {"observe"},  # stores may count what they do; what counts knows no store
     {"stores"},
     {"streams", "sessions", "auth"},
+    {"limiting"},
     {"middleware"},
     {"order", "lifespan", "stack", "preset"},
 ]
@@ -26,7 +27,7 @@ ABOVE = {"testing", "integrations", "client", "__init__"}
 
 HEIGHT = {part: height for height, parts in enumerate(LAYERS) for part in parts}
 # Within a layer that lists several parts, these are apart from each other.
-APART = [{"streams", "auth"}, {"sessions", "auth"}]
+APART = [{"streams", "auth"}, {"sessions", "auth"}, {"limiting", "auth"}]
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -139,6 +140,9 @@ def test_the_reading_of_imports_sees_every_way_to_import(tmp_path: Path, monkeyp
         ("observe", "stores", False),
         ("streams", "auth", False),
         ("streams", "stores", True),
+        ("limiting", "stores", True),
+        ("limiting", "auth", False),
+        ("streams", "limiting", False),
         ("middleware", "stack", False),
         ("stack", "middleware", True),
         ("testing", "stack", True),

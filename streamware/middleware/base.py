@@ -99,6 +99,8 @@ class BaseMiddleware:
     scope_types: frozenset[str] = frozenset({"http"})
     #: Seconds that ``shutdown`` may take by the options, beside what a ``Stack`` allows to any.
     patience: float = 0.0
+    #: Tells a start of the app from a read of what was started before, and asks gates (``streams/gates.py``).
+    tells_reads: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

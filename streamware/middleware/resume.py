@@ -23,6 +23,7 @@ from ..streams import resource, start
 from ..streams.asked import LOOKED_AT, Reading, Request
 from ..streams.call import Call
 from ..streams.drain import Drain
+from ..streams.gates import admitted, gates_of
 from ..streams.inbound import Inbound
 from ..streams.lookout import Lookout
 from ..streams.options import ByPath, Options
@@ -174,6 +175,8 @@ class ResumeMiddleware(BaseMiddleware):
 
     # -- requests
 
+    tells_reads = True
+
     def joined(self, outer: BaseMiddleware | None) -> None:
         if outer is None or not outer.frameless or not self.selection.everything or not self._reading.usual:
             return
@@ -199,18 +202,28 @@ class ResumeMiddleware(BaseMiddleware):
         return self._look_closely(scope, receive, send)
 
     def _look_closely(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        gates = gates_of(scope)
+        for gate in gates:
+            gate.seen = True
         asked = resource.asked_for(scope)
         if asked is None:
             request = self._reading.read(scope)
             if request is None or not _on_asyncio():
-                return self.app(scope, receive, send if self._looked_out else self._watched(scope, send))
+                send = send if self._looked_out else self._watched(scope, send)
+                return self._pass_gates(scope, receive, send) if gates else self.app(scope, receive, send)
         elif stream_tag(asked.stream) in self._worker.inner_tags:
             _quiet(send)
-            return self.app(scope, receive, send)  # we are the gateway of the Streamware that has it
+            # We are the gateway of the Streamware that has it. What it makes of it is not known here.
+            return self._pass_gates(scope, receive, send) if gates else self.app(scope, receive, send)
         else:
             request = Request(asked.after, None, {}, is_eventsource_like(scope))
         _quiet(send)
         return self._take_part(scope, receive, send, asked, request)
+
+    async def _pass_gates(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the app for a request that takes no part, unless a throttle further out objects."""
+        denial = await admitted(scope)
+        await (self.app(scope, receive, send) if denial is None else deny(scope, send, denial, soft=True))
 
     async def _take_part(
         self, scope: Scope, receive: Receive, send: Send, asked: resource.Asked | None, request: Request

@@ -55,6 +55,9 @@ class Producing(Protocol):
     def logged(self, log: ProducerLog) -> None:
         """The log has been made."""
 
+    def concluded(self) -> None:
+        """The stream has its outcome."""
+
     def wake(self) -> None:
         """The app has ended its stream."""
 
@@ -190,6 +193,7 @@ class Intake:
         await self._writer.finish(log)
         self._enter(Phase.ENDED)
         log.close(Outcome.DONE)
+        self._producer.concluded()
         self._producer.wake()
 
     async def _hand_over(self, log: ProducerLog, items: Sequence[bytes | sse.Piece], more_body: bool) -> None:
@@ -313,6 +317,7 @@ class Intake:
             self._writer.append(log, told)
             self._enter(Phase.ENDED)
             log.close(Outcome.FAILED)
+            self._producer.concluded()
 
     def refuse(self) -> None:
         """It is to be answered in the app's place: there is no time left to find out what it is."""

@@ -18,6 +18,7 @@ from typing import Protocol
 from ..stores.base import Outcome, ProducerLog
 from ..types import ASGIApp, Message, Scope, Send, TimerHandle
 from .current import CurrentStream, set_current_stream
+from .gates import gates_of
 from .gone import report
 from .inbound import Inbound
 from .intake import Intake, Phase
@@ -43,7 +44,7 @@ class Producer:
     seconds to linger. ``reader``: of the connection that started it, while it reads."""
 
     __slots__ = (
-        "_app", "_limits", "_linger", "_options", "_orphan", "_path", "_waiting", "_worker", "current",
+        "_app", "_gates", "_limits", "_linger", "_options", "_orphan", "_path", "_waiting", "_worker", "current",
         "identity", "inbound", "intake", "keyed", "patience", "reader", "scope", "stream", "task",
     )  # fmt: skip
 
@@ -68,6 +69,7 @@ class Producer:
         self._limits: Limits | None = None
         self._linger: TimerHandle | None = None
         self._waiting: tuple[asyncio.Future[None], ...] = ()
+        self._gates = gates_of(scope)
         self._orphan = False  # the call that started it has ended, undecided
 
     @property
@@ -118,6 +120,7 @@ class Producer:
 
     def _returned(self, task: asyncio.Task[None]) -> None:
         self._worker.producers.discard(self)
+        self.concluded()
         self._worker.attach(self)
         if self._limits is not None:
             self._limits.cancel()
@@ -203,7 +206,14 @@ class Producer:
         self._worker.attach(self)
         if self.log is not None:
             self.log.close(Outcome.INTERRUPTED)
+        self.concluded()
         self.wake()
+
+    def concluded(self) -> None:
+        """The stream has its outcome: what was counted for it is free."""
+        gates, self._gates = self._gates, ()
+        for gate in gates:
+            gate.let_go()
 
     def end(self, outcome: Outcome) -> None:
         """Close the log and cancel the app. What was produced stays readable."""
@@ -213,6 +223,7 @@ class Producer:
             self.log.close(outcome)
         if self.task is not None and not self.task.done():
             self.task.cancel()
+        self.concluded()
         self.wake()
 
     @property
@@ -255,6 +266,8 @@ class Producer:
     def logged(self, log: ProducerLog) -> None:
         log.on_closed = self._closed_outside
         log.on_readers = self._readers_changed
+        for gate in self._gates:
+            gate.hold()
         if self._options.stall_timeout is not None or self._options.max_duration is not None:
             self._limits = Limits(self._options, self._progress, self._overdue)
             self._limits.arm()

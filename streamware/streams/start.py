@@ -14,6 +14,7 @@ from .answer import Follow, Gone, NoContent, Start
 from .asked import LONE_KEY_LENGTH
 from .call import Call
 from .drain import worker_leaves
+from .gates import admitted, gates_of
 from .intake import Verdict
 from .options import ASYNC_LINGER, CANCEL_WAIT, CLAIM_WAIT, KEYED_BODY_BYTES
 from .producer import Producer
@@ -136,6 +137,8 @@ async def join(call: Call, claim: Claim) -> Reader | None:
 async def run(call: Call, start: Start, claim: Claim | None = None, name: str = "") -> Reader | None:
     """Run the app, and be the first reader of its stream, if it is one."""
     options = call.options
+    if not await pass_gates(call, claim, name):
+        return None
     call.without(b"accept-encoding")  # an inner compression would hide the events
     producer = Producer(
         call.app,
@@ -178,6 +181,22 @@ async def run(call: Call, start: Start, claim: Claim | None = None, name: str = 
     else:
         return first_reader(call, start, producer)
     return None
+
+
+async def pass_gates(call: Call, claim: Claim | None, name: str) -> bool:
+    """Whether the app may be run, as far as throttles go; the request has been refused otherwise."""
+    if not gates_of(call.scope):
+        return True
+    let_through = False
+    try:
+        denial = await admitted(call.scope)
+        let_through = denial is None
+    finally:
+        if not let_through and claim is not None:  # the key is free again: the app was not run for it
+            call.worker.keep(asyncio.get_running_loop().create_task(_settle(call, name, claim.stream, False)))
+    if denial is not None:
+        await call.deny(denial, soft=True)
+    return let_through
 
 
 def settle(call: Call, name: str, stream: str, verdict: asyncio.Future[Verdict]) -> None:

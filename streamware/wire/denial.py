@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import msgspec
 
@@ -32,18 +33,23 @@ MAX_RETRY = 86_400.0
 EVENT_STREAM = b"text/event-stream"
 
 
+Member: TypeAlias = str | int | list[str] | None
+
+
 @dataclass(frozen=True, slots=True)
 class Denial:
     """Why a client is refused. ``retry_after``: seconds, jitter included; ``headers``: lines that the answer carries
-    besides (a challenge, rate limits); ``extra``: members of the problem beside the standard ones."""
+    besides (a challenge, rate limits); ``extra``: members of the problem beside the standard ones; ``json_body``: sent
+    as ``application/json`` in the problem's place, for clients that read another shape."""
 
     status: int
     title: str
     detail: str = ""
     retry_after: float | None = None
     headers: tuple[tuple[bytes, bytes], ...] = ()
-    extra: Mapping[str, str | int | None] = field(default_factory=dict[str, str | int | None])
+    extra: Mapping[str, Member] = field(default_factory=dict[str, Member])
     type: str = "about:blank"
+    json_body: bytes | None = None
 
 
 def is_eventsource_like(scope: Scope) -> bool:
@@ -68,10 +74,13 @@ def denial_messages(scope: Scope, denial: Denial, *, soft: bool = False) -> list
         delay = DEFAULT_RETRY if denial.retry_after is None else denial.retry_after
         own = [(b"content-type", EVENT_STREAM), (b"x-accel-buffering", b"no")]
         return _answer(scope, 200, [*own, *denial.headers], b"retry: %d\n\n" % _ceil(delay, MAX_RETRY, 1000))
-    own = [(b"content-type", b"application/problem+json")]
+    body = denial.json_body
+    own = [(b"content-type", b"application/problem+json" if body is None else b"application/json")]
     if denial.retry_after is not None:
         own.append((b"retry-after", b"%d" % _ceil(denial.retry_after, MAX_RETRY_AFTER)))
-    return _answer(scope, denial.status, [*own, *denial.headers], msgspec.json.encode(_problem(denial)))
+    if body is None:
+        body = msgspec.json.encode(_problem(denial))
+    return _answer(scope, denial.status, [*own, *denial.headers], body)
 
 
 def no_content(scope: Scope) -> list[Message]:
@@ -98,8 +107,8 @@ async def deny_websocket(scope: Scope, send: Send, denial: Denial) -> None:
         await send({**message, "type": message["type"].replace("http.", "websocket.http.")})
 
 
-def _problem(denial: Denial) -> dict[str, str | int | None]:
-    problem: dict[str, str | int | None] = {"type": denial.type, "title": denial.title, "status": denial.status}
+def _problem(denial: Denial) -> dict[str, Member]:
+    problem: dict[str, Member] = {"type": denial.type, "title": denial.title, "status": denial.status}
     if denial.detail:
         problem["detail"] = denial.detail
     return {**problem, **denial.extra, **problem}

@@ -1,0 +1,188 @@
+"""Letting one request in: what it takes from its limits, the lease that it holds, and how it is refused.
+
+Rules:
+
+1. A request is charged once, whoever asks for it: at the throttle's own door, or, where it may be a read, by the gate
+   that it carries to whoever can tell.
+2. A lease is held by the stream where there is one, and by the call where there is none.
+3. Refusals say what a client needs to come back in time; why is counted under a fixed word.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from ..observe import Observer
+from ..wire import ratelimit
+from ..wire.denial import Denial
+from ..wire.ratelimit import Balance, Policy, Style
+from .base import Lease, Limit, Taken
+from .guard import Guard
+from .leases import Leases
+from .queueing import Queue, Ticket
+
+logger = logging.getLogger("streamware.throttle")
+
+#: Added to what a refused client is told to wait, up to this part of it: else all come back at once.
+JITTER = 0.1
+#: Policies whose header line is kept.
+MAX_LINES = 1000
+
+
+#: By the ids of limits: these themselves, so that they keep their ids, and their line.
+Lines: TypeAlias = dict[tuple[int, ...], tuple[tuple[Limit, ...], tuple[bytes, bytes]]]
+
+
+@dataclass(slots=True)
+class Desk:
+    """What all admissions of one middleware share. ``retry``: seconds after which to come again where nobody knows."""
+
+    guard: Guard
+    leases: Leases
+    queue: Queue | None
+    observer: Observer
+    style: Style
+    retry: float
+    enforce: bool
+    lease_seconds: float
+    policies: Lines = field(default_factory=Lines)
+
+    def refused(self, taken: Taken, most: int, reason: str) -> Denial | None:
+        """The refusal; None in shadow mode. Counted and logged either way."""
+        if taken.away and not taken.local:
+            reason = "store"
+        elif taken.full:
+            reason = "concurrent"
+        self.observer.count("throttle.refused" if self.enforce else "throttle.would_refuse", reason=reason)
+        violated = [standing.limit.name for standing in taken.standings if standing.wait > 0]
+        logger.info("%s: %s %s", "refused" if self.enforce else "would be refused", reason, ", ".join(violated))
+        if not self.enforce:
+            return None
+        jitter = 1 + JITTER * random.random()
+        if reason == "store":
+            return ratelimit.cannot_tell(self.retry * jitter, style=self.style)
+        if reason == "concurrent":
+            return ratelimit.too_many_at_once(most, self.retry * jitter, style=self.style)
+        return ratelimit.refused(violated, taken.wait * jitter, style=self.style, lines=self.lines(taken))
+
+    def lines(self, taken: Taken) -> tuple[tuple[bytes, bytes], ...]:
+        """What a response says of the limits."""
+        standings = taken.standings
+        if not standings:
+            return ()
+        balances = [Balance(each.limit.name, each.remaining, each.reset) for each in standings]
+        return self._policy_line(tuple([each.limit for each in standings])), ratelimit.balance_line(balances)
+
+    def _policy_line(self, limits: tuple[Limit, ...]) -> tuple[bytes, bytes]:
+        # By identity, for to hash limits takes longer than to write them.
+        ids = tuple([id(limit) for limit in limits])
+        known = self.policies.get(ids)
+        if known is None:
+            line = ratelimit.policy_line(Policy(limit.name, limit.amount, limit.window) for limit in limits)
+            if len(self.policies) >= MAX_LINES:
+                self.policies.clear()
+            known = self.policies[ids] = (limits, line)
+        return known[1]
+
+
+class Admission:
+    """One request, from its coming in to the end of its stream. It is the gate (``streams/gates.py``) of its throttle.
+
+    ``taken``: the last answer, of which the response tells. ``seen``: it has come to somebody who asks gates.
+    """
+
+    __slots__ = ("_asked", "_by_stream", "_desk", "_key", "_lease", "_limits", "_most", "_place", "seen", "taken")
+
+    def __init__(self, desk: Desk, key: str, limits: Sequence[Limit], most: int | None, place: str) -> None:
+        self._desk = desk
+        self._key = key
+        self._limits = limits
+        self._most = most
+        self._place = place
+        self._lease: Lease | None = None
+        self._asked = False
+        self._by_stream = False
+        self.seen = False
+        self.taken: Taken | None = None
+
+    @property
+    def has_lease(self) -> bool:
+        """Whether there is something that a stream may hold."""
+        return self._lease is not None
+
+    async def read(self, limits: Sequence[Limit]) -> Denial | None:
+        """Let in a request that may be a read. It may still have to be admitted."""
+        if not limits:
+            return None
+        taken = self.taken = await self._desk.guard.take(self._key, limits, (1,) * len(limits))
+        return None if taken.allowed else self._desk.refused(taken, 0, "reads")
+
+    async def admit(self, ticket: Ticket | None = None) -> Denial | None:
+        """Let in a request that starts something. ``ticket``: of whoever waits, to be told if the client leaves."""
+        if self._asked:
+            return None
+        self._asked = True
+        limits, desk = self._limits, self._desk
+        if not limits and self._most is None:
+            return None
+        lease = None
+        if self._most is not None:
+            lease = Lease(self._place, secrets.token_hex(8), self._most, desk.lease_seconds)
+        costs = (1,) * len(limits)
+        queue = desk.queue
+        try:
+            if queue is None or not desk.enforce:
+                taken = await desk.guard.take(self._key, limits, costs, lease)
+            else:
+                taken = await self._wait(queue, limits, costs, lease, ticket or Ticket())
+        except BaseException:
+            if lease is not None:
+                desk.leases.give_up(self._key, lease)
+            raise
+        if not taken.allowed:
+            self.taken = None  # the refusal tells itself
+            if lease is not None and taken.away:
+                desk.leases.give_up(self._key, lease)
+            return desk.refused(taken, self._most or 0, "rate")
+        self.taken = taken
+        if lease is not None:
+            self._lease = lease
+            desk.leases.hold(self._key, lease)
+        return None
+
+    async def _wait(
+        self, queue: Queue, limits: Sequence[Limit], costs: Sequence[int], lease: Lease | None, ticket: Ticket
+    ) -> Taken:
+        guard, key = self._desk.guard, self._key
+        taken: Taken | None = None
+        if not queue.has_line(key):
+            taken = await guard.take(key, limits, costs, lease)
+            if taken.allowed or taken.away:
+                return taken
+        waited = await queue.wait(key, lambda: guard.take(key, limits, costs, lease), ticket)
+        if waited is not None:
+            return waited
+        if not ticket.gone:
+            self._desk.observer.count("throttle.queue_full")
+        return Taken(False, full=True) if taken is None else taken
+
+    # -- what it holds
+
+    def hold(self) -> None:
+        self._by_stream = True
+        if self._lease is not None:  # given back meanwhile, where its call ended before its stream began
+            self._desk.leases.hold(self._key, self._lease)
+
+    def let_go(self) -> None:
+        if self._lease is not None:
+            self._desk.leases.give_back(self._key, self._lease)
+
+    def finish(self) -> None:
+        """The call has ended. A stream that goes on keeps the lease."""
+        if not self._by_stream:
+            self.let_go()

@@ -1,0 +1,171 @@
+"""Pacing: what is sent goes out at a rate, however fast the app makes it. The app feels it in its ``send``.
+
+Rules:
+
+1. An event is never split, nor is a WebSocket message or an encoded body. A plain body may be, where bytes are paced.
+2. What means nothing costs nothing: comments, heartbeats, blank lines.
+3. Up to ``GRAIN`` seconds ahead of time is on time: what is due together leaves together.
+4. Nothing waits longer than ``MAX_DELAY``: a connection that is silent for longer is taken for dead on the way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from ..types import Clock, Message, Send
+from ..wire import headers
+from ..wire.boundary import EventBoundary, LineBoundary
+
+GRAIN = 0.002
+MAX_DELAY = 15.0
+#: A plain body leaves in slices of what may be sent in so many seconds.
+SLICE = 0.05
+SMALLEST_SLICE = 512
+
+EVENT_STREAM = b"text/event-stream"
+NDJSON = frozenset({b"application/x-ndjson", b"application/ndjson", b"application/jsonl"})
+
+_blank_line = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))").finditer
+_newline = re.compile(rb"\n").finditer
+
+
+class Pace:
+    """The debt clock of one connection: ``events`` and ``octets`` a second, None for as many as there are."""
+
+    __slots__ = ("_clock", "_due", "events", "octets")
+
+    def __init__(self, events: float | None, octets: float | None, clock: Clock) -> None:
+        self.events = events
+        self.octets = octets
+        self._clock = clock
+        self._due = 0.0
+
+    def wait(self) -> float:
+        """Seconds until the next may leave; 0 where that is now."""
+        wait = self._due - self._clock.now()
+        return min(wait, MAX_DELAY) if wait > GRAIN else 0.0
+
+    def charge(self, events: int, octets: int) -> None:
+        """So much leaves now."""
+        now = self._clock.now()
+        cost = 0.0
+        if self.events is not None:
+            cost = events / self.events
+        if self.octets is not None:
+            cost = max(cost, octets / self.octets)
+        self._due = min(max(self._due, now) + cost, now + MAX_DELAY + cost)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        timer = self._clock.call_later(seconds, lambda: None if over.done() else over.set_result(None))
+        try:
+            await over
+        finally:
+            timer.cancel()
+
+    async def pay(self, events: int, octets: int) -> None:
+        """Wait for one's turn, and take it."""
+        if (seconds := self.wait()) > 0:
+            await self.sleep(seconds)
+        self.charge(events, octets)
+
+
+class Boundary(Protocol):
+    """Knows whether the bytes so far end between two events."""
+
+    @property
+    def between(self) -> bool: ...
+
+    def feed(self, data: bytes) -> None: ...
+
+
+class PacedResponse:
+    """The ``send`` of one HTTP response at a pace."""
+
+    def __init__(self, pace: Pace, send: Send) -> None:
+        self._pace = pace
+        self._send = send
+        self._cut: Callable[[bytes], Iterator[re.Match[bytes]]] | None = None
+        self._boundary: Boundary | None = None
+        self._whole = False  # a body that may not be split
+
+    async def send(self, message: Message) -> None:
+        """The app's ``send``."""
+        if message["type"] == "http.response.body":
+            body: bytes = message.get("body", b"")
+            if self._boundary is not None and self._cut is not None:
+                await self._send_events(message, body, self._boundary, self._cut)
+                return
+            if body and (self._whole or self._pace.octets is not None):
+                await self._send_body(message, body)
+                return
+        elif message["type"] == "http.response.start":
+            self._look(message)
+        await self._send(message)
+
+    def _look(self, start: Message) -> None:
+        given = start.get("headers") or ()
+        kind = headers.media_type(headers.get(given, b"content-type"))
+        stream = kind == EVENT_STREAM or kind in NDJSON
+        coding = headers.get(given, b"content-encoding")
+        if coding is not None and coding.strip().lower() != b"identity":
+            self._whole = stream  # each message is one event, as far as can be told
+        elif kind == EVENT_STREAM:
+            self._boundary, self._cut = EventBoundary(), _blank_line
+        elif stream:
+            self._boundary, self._cut = LineBoundary(), _newline
+
+    async def _send_body(self, message: Message, body: bytes) -> None:
+        pace = self._pace
+        if self._whole or pace.octets is None:
+            await pace.pay(1, len(body))
+            await self._send(message)
+            return
+        size = max(SMALLEST_SLICE, int(pace.octets * SLICE))
+        for at in range(0, len(body), size):
+            part = body[at : at + size]
+            more = at + size < len(body) or message.get("more_body", False)
+            await pace.pay(0, len(part))
+            await self._send({**message, "body": part, "more_body": more})
+
+    async def _send_events(
+        self,
+        message: Message,
+        body: bytes,
+        boundary: Boundary,
+        cut: Callable[[bytes], Iterator[re.Match[bytes]]],
+    ) -> None:
+        """Send what is due, wait before what is not. Only a message that has to be parted is made anew."""
+        pace = self._pace
+        sent = at = 0
+        for end in (*(found.end() for found in cut(body)), len(body)):
+            if end == at:
+                continue
+            part = body[at:end]
+            begins = boundary.between
+            costs = begins and not _means_nothing(part)
+            if costs and (seconds := pace.wait()) > 0:
+                if at > sent:
+                    await self._send({**message, "body": body[sent:at], "more_body": True})
+                    sent = at
+                    seconds = pace.wait()  # a client that reads slowly has waited already
+                if seconds > 0:
+                    await pace.sleep(seconds)
+            boundary.feed(part)
+            if costs:
+                pace.charge(1, len(part))
+            elif not begins and pace.octets is not None:  # the rest of an event is never late, but is paid for
+                pace.charge(0, len(part))
+            at = end
+        await self._send(message if not sent else {**message, "body": body[sent:]})
+
+
+def _means_nothing(part: bytes) -> bool:
+    """Whether a client makes nothing of it: comments and blank lines only."""
+    if part[:1] not in (b":", b"\n", b"\r"):
+        return False
+    return all(line[:1] in (b":", b"") for line in part.splitlines())

@@ -1,0 +1,375 @@
+"""``ThrottleMiddleware``: how much one client may start, run at once, read, send and receive.
+
+This module decides what a request or a connection is charged with; the counters, leases, lines and clocks are in
+``streamware.limiting``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Iterable
+from typing import Literal
+
+from ..clock import LoopClock
+from ..exceptions import ConfigurationError
+from ..limiting.admission import Admission, Desk
+from ..limiting.base import LimitStorage
+from ..limiting.guard import Guard
+from ..limiting.keys import Key, key_function
+from ..limiting.leases import Leases
+from ..limiting.pacing import MAX_DELAY, Pace, PacedResponse
+from ..limiting.queueing import Queue, Ticket
+from ..limiting.reads import Telling, may_be_read
+from ..limiting.rules import Limits, Most, Plan, Rule, Rules, most_rule
+from ..limiting.sockets import ThrottledSocket, close_code
+from ..limiting.storages import Storage, storage_of
+from ..limiting.watched import Watched
+from ..observe import NullObserver, Observer
+from ..paths import path_within_mount
+from ..record import KEY, Record, record_of
+from ..stores.checks import is_number
+from ..streams.inbound import Inbound
+from ..streams.options import DISCARD_WAIT
+from ..types import ASGIApp, Clock, Message, Receive, Scope, Send
+from ..wire.denial import Denial, deny, deny_websocket
+from ..wire.headers import is_preflight
+from ..wire.ratelimit import STYLES, Style
+from .base import RANKS, BaseMiddleware
+
+logger = logging.getLogger("streamware.throttle")
+
+
+class ThrottleMiddleware(BaseMiddleware):
+    """See docs/middleware/throttle.md for the whole of it; in short, by option:
+
+    :param limits: on what is started, requests and WebSockets: ``"60/minute"``, ``["10/second", "1000/day"]``, a
+        mapping of glob patterns of paths or of plans to these, or a function of the scope. All are taken or none.
+    :param reads: the same for resumes, joins, polls and stops of streams, which never cost what a start costs; ``None``
+        (default): not limited.
+    :param concurrent: streams, other requests and WebSockets that may run at once; a number, a mapping, or a function.
+    :param messages: limits on the messages of a WebSocket's client.
+    :param events_per_second: events, lines or WebSocket messages that a response may send; ``None``: as they come.
+    :param bytes_per_second: the same in bytes.
+    :param key: whose limits they are: ``"principal"`` (default; the client's address where nobody is authenticated),
+        ``"token"``, ``"ip"`` (IPv6 by /64), or a function of the scope that returns a text, or None for no limits.
+    :param plan: names the plan of a request, for options that map plans.
+    :param window: ``"sliding"`` (default), or ``"fixed"``: aligned to the calendar, in UTC.
+    :param storage: ``None``: this process's memory; a ``redis://`` URL or a redis-py client; or a ``LimitStorage``.
+    :param name: opens the names of the counters; those with the same one count together. By default it is made of
+        ``key``, ``paths`` and ``exclude``.
+    :param lease: seconds after which what a crashed worker ran no longer counts; default 30.
+    :param queue: requests of one key that may wait for their turn; ``None`` (default): none.
+    :param queue_timeout: seconds that they wait at most; default 5.
+    :param on_store_error: ``"local"`` (default): each worker counts for itself while the storage is away, up to the
+        limit divided by ``expected_workers``; ``"allow"``; or ``"deny"``: 503.
+    :param expected_workers: default 4.
+    :param enforce: False: refuse nothing, and count what would have been.
+    :param body: of refusals: ``"problem"`` (RFC 9457, the default), ``"openai"`` or ``"anthropic"``.
+    :param send_headers: whether responses carry ``RateLimit`` and ``RateLimit-Policy``.
+    :param retry: seconds after which to come again where nobody knows, 3 by default.
+    :param websocket_refusal: ``"http"`` (default): 429 where the server can, else a bare 403; ``"close"``: accept, then
+        close with 1013 or 1008, which scripts in browsers can see.
+    :param message_refusal: the text sent in answer to a message over the limit; ``None`` (default): the connection is
+        closed.
+    :param paths: glob patterns on the path within the mount; ``None`` touches every path.
+    :param exclude: patterns of paths to leave alone, looked at after ``paths``.
+    :param observer: gets the counters.
+    :param clock: tests' clock.
+    :raises ConfigurationError: an option that cannot work.
+    """
+
+    scope_types = frozenset({"http", "websocket"})
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        limits: Limits = None,
+        reads: Limits = None,
+        concurrent: Most = None,
+        messages: Limits = None,
+        events_per_second: float | None = None,
+        bytes_per_second: float | None = None,
+        key: Key = "principal",
+        plan: Plan | None = None,
+        window: Literal["sliding", "fixed"] = "sliding",
+        storage: Storage = None,
+        name: str | None = None,
+        lease: float = 30.0,
+        queue: int | None = None,
+        queue_timeout: float = 5.0,
+        on_store_error: Literal["allow", "deny", "local"] = "local",
+        expected_workers: int = 4,
+        enforce: bool = True,
+        body: Style = "problem",
+        send_headers: bool = True,
+        retry: float = 3.0,
+        websocket_refusal: Literal["http", "close"] = "http",
+        message_refusal: str | None = None,
+        paths: Iterable[str] | None = None,
+        exclude: Iterable[str] | None = None,
+        observer: Observer | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        super().__init__(app, paths=paths, exclude=exclude)
+        owner = type(self).__name__
+        slowest = 1 / MAX_DELAY
+        _check(window in ("sliding", "fixed"), "window", window, '"sliding" or "fixed"')
+        _check(_is_rate(events_per_second, slowest), "events_per_second", events_per_second,
+               f"{slowest:.2f} or more, or None")  # fmt: skip
+        _check(_is_rate(bytes_per_second, 1.0), "bytes_per_second", bytes_per_second, "1 or more, or None")
+        for option, seconds in (("lease", lease), ("queue_timeout", queue_timeout), ("retry", retry)):
+            _check(is_number(seconds) and seconds > 0, option, seconds, "greater than 0 seconds")
+        _check(queue is None or _is_count(queue), "queue", queue, "a number of 1 or more, or None")
+        _check(body in STYLES, "body", body, "one of " + ", ".join(map(repr, STYLES)))
+        _check(websocket_refusal in ("http", "close"), "websocket_refusal", websocket_refusal, '"http" or "close"')
+        _check(plan is None or callable(plan), "plan", plan, "a function of the scope, or None")
+        for option, flag in (("enforce", enforce), ("send_headers", send_headers)):
+            _check(isinstance(flag, bool), option, flag, "True or False")
+        _check(message_refusal is None or _is_text(message_refusal), "message_refusal", message_refusal,
+               "the text of a message, or None")  # fmt: skip
+        if name is None:
+            chosen = (self.selection.paths, self.selection.exclude)
+            name = ":".join([key if isinstance(key, str) else "own", *("|".join(each or ()) for each in chosen)])
+        _check(_is_text(name), "name", name, "a text")
+
+        def rule(option: str, given: Limits, counter: str) -> Rule | None:
+            return Rules(owner, option, counter, fixed=window == "fixed", plan=plan).rule(given)
+
+        self._key = key_function(owner, key)
+        self._limits = rule("limits", limits, name)
+        self._reads = rule("reads", reads, f"{name} reads")
+        self._messages = rule("messages", messages, f"{name} messages")
+        self._most = most_rule(owner, "concurrent", f"{name} concurrent", concurrent, plan)
+        self._counts = any(rule is not None for rule in (self._limits, self._reads, self._messages, self._most))
+        self._pace = (events_per_second, bytes_per_second)
+        self._paces = events_per_second is not None or bytes_per_second is not None
+        if not self._counts and not self._paces:
+            raise ConfigurationError(f"{owner}: give it limits=, reads=, concurrent=, messages= or a pace")
+        # Addresses are known before anybody is authenticated; and bytes can be told apart only before compression.
+        before = (RANKS["AuthMiddleware"] - 5,) if key == "ip" or not self._counts else ()
+        within = () if self._counts else (RANKS["CompressionMiddleware"] + 5,)
+        self.ranks = (*before, self.rank, *within)
+
+        self._clock = clock or LoopClock()
+        self._observer = observer or NullObserver()
+        now = None if clock is None else clock.now
+        self._storage = storage_of(storage, now)
+        self._owns_storage = self._storage is not storage
+        guard = Guard(
+            owner,
+            self._storage,
+            on_store_error=on_store_error,
+            expected_workers=expected_workers,
+            clock=self._clock,
+            observer=self._observer,
+            now=now,
+        )
+        line = None if queue is None else Queue(queue, queue_timeout, self._clock)
+        leases = Leases(guard, seconds=lease, clock=self._clock, observer=self._observer)
+        leases.on_freed = None if line is None else line.freed
+        self._desk = Desk(guard, leases, line, self._observer, body, retry, enforce, lease)
+        self._tells = send_headers and enforce
+        self._accept_first = websocket_refusal == "close"
+        self._message_refusal = message_refusal
+        self._telling = Telling(app)
+
+    @property
+    def storage(self) -> LimitStorage:
+        """Where the limits are kept."""
+        return self._storage
+
+    # -- lifecycle
+
+    async def startup(self) -> None:
+        await self._storage.start()
+
+    async def shutdown(self) -> None:
+        """Nothing: what runs keeps its leases to its end."""
+
+    async def aclose(self) -> None:
+        await self._desk.leases.aclose()
+        if self._owns_storage:
+            await self._storage.aclose()
+
+    # -- requests
+
+    def handle(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if is_preflight(scope) or not _on_asyncio():
+            return self.app(scope, receive, send)
+        return (self._serve if scope["type"] == "http" else self._serve_websocket)(scope, receive, send)
+
+    def _admission(self, scope: Scope) -> Admission | None:
+        """What the request is to pass; None where it is not limited. Whatever goes wrong is raised: who cannot be told
+        apart is not let in."""
+        key = self._key(scope) if self._counts else None
+        if key is None:
+            return None
+        path = path_within_mount(scope)
+        limits = () if self._limits is None else self._limits(scope, path)
+        most, place = (None, "") if self._most is None else self._most(scope, path)
+        return Admission(self._desk, key, limits, most, place)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            admission = self._admission(scope)
+            path = path_within_mount(scope)
+            may_read = admission is not None and self._telling.of(path) and may_be_read(scope)
+            reads = self._reads(scope, path) if may_read and self._reads is not None else ()
+        except Exception:
+            logger.exception("whose limits a request comes under could not be told, so it is refused")
+            self._observer.count("throttle.refused", reason="key")
+            await self._refuse(scope, Inbound(scope, receive), send, _UNKNOWN)
+            return
+        send = self._paced(send)
+        if admission is None:
+            await self.app(scope, receive, send)
+        elif may_read:
+            denial = await admission.read(reads)
+            await self._run(scope, receive, send, admission, denial, may_read=True)
+        elif self._desk.queue is None:
+            denial = await admission.admit()
+            await self._run(scope, receive, send, admission, denial)
+        else:
+            inbound = Inbound(scope, receive)
+            ticket = Ticket()
+            inbound.on_change = lambda: ticket.leave() if inbound.gone else None
+            inbound.watch()
+            try:
+                denial = await admission.admit(ticket)
+                waiting = Watched(inbound)
+                await self._run(scope, waiting.receive, send, admission, denial, inbound=inbound)
+            finally:
+                inbound.release()
+                admission.finish()
+
+    async def _run(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        admission: Admission,
+        denial: Denial | None,
+        *,
+        may_read: bool = False,
+        inbound: Inbound | None = None,
+    ) -> None:
+        if denial is not None:
+            await self._refuse(scope, inbound or Inbound(scope, receive), send, denial)
+            return
+        record: Record | None = None
+        if may_read or admission.has_lease:
+            record = record_of(scope)
+            if record is None:
+                record = Record()
+                record.rank, record.entered = self.rank, type(self).__name__
+                scope = {**scope, KEY: record}
+            record.gates = (*record.gates, admission)
+        if self._tells:
+            send = self._telling_of(admission, send)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            admission.finish()
+            if record is not None:
+                record.gates = record.gates[:-1]
+            if may_read and not admission.seen:
+                self._telling.distrust()
+
+    async def _refuse(self, scope: Scope, inbound: Inbound, send: Send, denial: Denial) -> None:
+        try:
+            await inbound.discard(self._clock, DISCARD_WAIT)
+            if not inbound.gone:
+                await deny(scope, send, denial, soft=True)
+        finally:
+            inbound.release()
+
+    def _telling_of(self, admission: Admission, send: Send) -> Send:
+        """``send``, with the limits in the response's head."""
+        desk = self._desk
+
+        def tell(message: Message) -> Awaitable[None]:
+            if message["type"] == "http.response.start" and admission.taken is not None:
+                lines = desk.lines(admission.taken)
+                if lines:
+                    message = {**message, "headers": [*(message.get("headers") or ()), *lines]}
+            return send(message)
+
+        return tell
+
+    def _paced(self, send: Send) -> Send:
+        return PacedResponse(Pace(*self._pace, self._clock), send).send if self._paces else send
+
+    # -- WebSockets
+
+    async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            key = self._key(scope) if self._counts else None
+            admission = self._admission(scope)
+            path = path_within_mount(scope)
+            limits = self._messages(scope, path) if self._messages is not None and key is not None else ()
+        except Exception:
+            logger.exception("whose limits a WebSocket comes under could not be told, so it is refused")
+            self._observer.count("throttle.refused", reason="key")
+            await deny_websocket(scope, send, _UNKNOWN)
+            return
+        denial = None if admission is None else await admission.admit()
+        if denial is not None:
+            await self._refuse_websocket(scope, receive, send, denial)
+            return
+        try:
+            if not limits and not self._paces:
+                await self.app(scope, receive, send)
+                return
+            socket = ThrottledSocket(
+                scope, receive, send, guard=self._desk.guard, key=key or "", limits=limits,
+                text=self._message_refusal, pace=Pace(*self._pace, self._clock) if self._paces else None,
+                observer=self._observer, enforce=self._desk.enforce,
+            )  # fmt: skip
+            try:
+                await self.app(scope, socket.receive, socket.send)
+            except Exception as error:
+                if not socket.forgives(error):
+                    raise
+        finally:
+            if admission is not None:
+                admission.finish()
+
+    async def _refuse_websocket(self, scope: Scope, receive: Receive, send: Send, denial: Denial) -> None:
+        if not self._accept_first:
+            await deny_websocket(scope, send, denial)
+            return
+        if (await receive())["type"] != "websocket.connect":
+            return
+        await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
+        code = close_code(scope, denial.retry_after or 0.0)
+        await send({"type": "websocket.close", "code": code, "reason": denial.title})
+
+
+_UNKNOWN = Denial(403, "Who asks could not be told")
+
+
+def _on_asyncio() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:  # trio, as test clients may run us
+        return False
+    return True
+
+
+def _is_rate(value: object, least: float) -> bool:
+    return value is None or (is_number(value) and value >= least)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _check(good: bool, option: str, received: object, expected: str) -> None:
+    if not good:
+        raise ConfigurationError.option("ThrottleMiddleware", option, received, expected)
