@@ -205,7 +205,7 @@ def test_nothing_but_unknown_events_is_counted_by_all_of_their_bytes():
     body.feed(b'data: hello there\n\ndata: {"word":"x"}\n\ndata: [DONE]\n\n')
     body.finish()
 
-    assert counts.usage == estimated(10, 7)  # 12 and 13 bytes
+    assert counts.usage == estimated(10, 6)  # 11 and 12 bytes
     assert not counts.recognised
 
 
@@ -236,7 +236,7 @@ def test_a_field_that_makes_no_sense_costs_only_itself():
     assert after(json.dumps(event).encode()).seen == 4
 
 
-@pytest.mark.parametrize("number", ["1e400", "-3", "99999999999999999999999", "9223372036854775807", "true", "null"])
+@pytest.mark.parametrize("number", ["1e300", "-3", "99999999999999999999999", "9223372036854775807", "true", "null"])
 def test_a_count_that_cannot_be_is_not_believed(number: str):
     event = f'{{"id":"a","choices":[],"usage":{{"prompt_tokens":{number},"completion_tokens":{number}}}}}'
 
