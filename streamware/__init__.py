@@ -11,6 +11,7 @@ from .middleware.drain import DrainMiddleware
 from .middleware.heartbeat import HeartbeatMiddleware
 from .middleware.resume import ResumeMiddleware
 from .middleware.throttle import ThrottleMiddleware
+from .middleware.token_budget import TokenBudgetMiddleware
 from .observe import CountingObserver, NullObserver, Observer
 from .preset import wrap
 from .stack import Middleware, Stack
@@ -56,6 +57,7 @@ __all__ = (
     "StreamwareError",
     "Taken",
     "ThrottleMiddleware",
+    "TokenBudgetMiddleware",
     "Tombstone",
     "Usage",
     "__version__",

@@ -63,18 +63,20 @@ class Counts:
     ``recognised``: something in it was an event of a provider's; ``unknown``: bytes of events of which nothing is
     known, which count where none was. ``reasoned``: some of the text was reasoning. ``errors``: events that could not
     be read; ``oversize``: those too large to be. ``current``: the response under way, called ``name``; ``pending``:
-    bytes of text that no report has covered.
+    bytes of text that no report has covered. ``dialect``: whose events they are: "chat", "responses", "anthropic",
+    "gemini" or "ollama".
     """
 
     __slots__ = (
-        "_covered", "_past", "_replaced", "_reported", "_scale", "_stable", "_tallies", "current", "errors", "knows",
-        "name", "oversize", "pending", "prompt", "reasoned", "recognised", "unknown",
+        "_covered", "_past", "_replaced", "_reported", "_scale", "_stable", "_tallies", "current", "dialect", "errors",
+        "knows", "name", "oversize", "pending", "prompt", "reasoned", "recognised", "unknown",
     )  # fmt: skip
 
     def __init__(self, *, prompt: int = 0, factor: float = 1.0) -> None:
         self.prompt = prompt
         self.knows = False  # an input was reported
         self.recognised = self.reasoned = False
+        self.dialect = ""
         self.unknown = self.errors = self.oversize = 0
         self._scale = factor / BYTES_PER_TOKEN
         self.current = Tally()

@@ -9,6 +9,7 @@ Rules:
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -22,6 +23,17 @@ MAX_CARRY = 1024 * 1024
 EVENT_STREAM = b"text/event-stream"
 LINES = frozenset({b"application/x-ndjson", b"application/ndjson", b"application/jsonl", b"application/x-jsonlines"})
 
+
+class Kind(enum.Enum):
+    """What a body is, to a meter. ``OTHER``: nothing that a model's words would be in, as a picture."""
+
+    EVENTS = enum.auto()
+    LINES = enum.auto()
+    WHOLE = enum.auto()
+    ENCODED = enum.auto()
+    OTHER = enum.auto()
+
+
 Reader = Callable[[Counts, bytes], None]
 
 
@@ -34,6 +46,11 @@ class Body(Protocol):
     def finish(self) -> None:
         """It has ended, properly or not."""
 
+    @property
+    def held(self) -> int | None:
+        """How many bytes at the end so far belong to an event that is not complete; None where nobody knows."""
+        ...
+
 
 def reader_of(path: str | None) -> Reader:
     """What reads one event: the table, or what an app says at ``path``, as ``meta.tokens``."""
@@ -43,17 +60,19 @@ def reader_of(path: str | None) -> Reader:
     return lambda counts, data: read_at(counts, data, names)
 
 
-def body_of(counts: Counts, given: Headers, path: str | None = None) -> tuple[Body | None, bytes]:
-    """How the body behind these headers is metered, None where it cannot be, and its media type."""
+def body_of(counts: Counts, given: Headers, path: str | None = None) -> tuple[Kind, Body | None]:
+    """What the body behind these headers is, and what meters it."""
     media_type = headers.media_type(headers.get(given, b"content-type"))
     coding = headers.get(given, b"content-encoding")
     if coding is not None and coding.strip().lower() not in (b"", b"identity"):
-        return None, media_type
+        return Kind.ENCODED, None
     if media_type == EVENT_STREAM:
-        return EventBody(counts, reader_of(path)), media_type
+        return Kind.EVENTS, EventBody(counts, reader_of(path))
     if media_type in LINES:
-        return LineBody(counts, reader_of(path)), media_type
-    return WholeBody(counts, read_whole if path is None else reader_of(path)), media_type
+        return Kind.LINES, LineBody(counts, reader_of(path))
+    if media_type == b"application/json" or media_type.endswith(b"+json") or media_type == b"text/plain":
+        return Kind.WHOLE, WholeBody(counts, read_whole if path is None else reader_of(path))
+    return Kind.OTHER, None
 
 
 class EventBody:
@@ -83,6 +102,10 @@ class EventBody:
             else:
                 self._counts.oversize += item.last
                 self._counts.unknown += len(item.data)
+
+    @property
+    def held(self) -> int | None:
+        return None if self._framer.in_pieces else len(self._framer.pending)
 
     def finish(self) -> None:
         if self._framer.in_pieces:
@@ -115,6 +138,10 @@ class LineBody:
                 self._counts.oversize += item.last
                 self._counts.unknown += len(item.data)
 
+    @property
+    def held(self) -> int | None:
+        return None if self._framer.in_pieces else len(self._framer.pending)
+
     def finish(self) -> None:
         if self._framer.in_pieces:
             self._counts.oversize += 1
@@ -139,6 +166,10 @@ class WholeBody:
             self._held.append(data)
         else:
             self._held.clear()
+
+    @property
+    def held(self) -> int | None:
+        return None
 
     def finish(self) -> None:
         if self._size > MAX_CARRY:

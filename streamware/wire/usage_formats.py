@@ -104,8 +104,23 @@ def take(counts: Counts, event: Event) -> bool:
             return True
         elif not _untyped(counts, event):
             return len(memoryview(event.error)) > 0
-    counts.recognised = True
+    if not counts.recognised:
+        counts.recognised = True
+        counts.dialect = _dialect(event)
     return True
+
+
+def _dialect(event: Event) -> str:
+    """Whose it is."""
+    if event.choices is not None:
+        return "chat"
+    if event.type is not None and event.type.startswith("response."):
+        return "responses"
+    if event.type in _BY_TYPE:
+        return "anthropic"
+    if event.candidates is not None or event.usage_metadata is not None:
+        return "gemini"
+    return "ollama" if event.done is not None else ""
 
 
 def _text(counts: Counts, text: str | None) -> None:
