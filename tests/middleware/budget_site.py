@@ -52,6 +52,8 @@ class Site:
         self.outermost: ASGIApp = self.budget if outside is None else outside(self.budget)
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            raise NotImplementedError("no lifespan")
         self.calls += 1
         listener = None
         try:

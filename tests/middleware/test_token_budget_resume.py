@@ -12,6 +12,7 @@ import pytest
 
 from streamware import (
     DrainMiddleware,
+    MemoryLimitStorage,
     MemoryStore,
     Middleware,
     ResumeMiddleware,
