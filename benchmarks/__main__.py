@@ -9,6 +9,7 @@ import time
 from . import (
     idle_memory,
     many_streams,
+    metering,
     per_event,
     plain_requests,
     reconnects,
@@ -31,6 +32,7 @@ BENCHMARKS = {
     "reconnects": reconnects,
     "redis-capacity": redis_capacity,
     "throttle": throttle,
+    "metering": metering,
 }
 
 

@@ -32,8 +32,7 @@ class Ledger:
         self.guard = guard
         self.slice = slice_size
         self.share = SHARE * workers if guard.storage.shared else 1
-        self._observer = observer
-        self.settler = Settler(self._settle, clock=clock, observer=observer)
+        self.settler = Settler(self._settle, waits=guard.storage.shared, clock=clock, observer=observer)
 
     async def reserve(self, key: str, limits: Sequence[Limit], cost: int, *, force: bool) -> Reservation:
         """Take ``cost``; ``taken`` of the reservation says whether that was allowed. ``force``: it can be used even

@@ -36,10 +36,14 @@ FAREWELL = 2.0
 
 class Settler:
     """Of one middleware. ``settle``: what is done with each claim and what it was used for; it raises
-    ``StoreUnavailable`` where that is to be tried again."""
+    ``StoreUnavailable`` where that is to be tried again. ``waits``: for an answer, so that several are settled at
+    once."""
 
-    def __init__(self, settle: Callable[[Claim, int], Awaitable[None]], *, clock: Clock, observer: Observer) -> None:
+    def __init__(
+        self, settle: Callable[[Claim, int], Awaitable[None]], *, waits: bool, clock: Clock, observer: Observer
+    ) -> None:
         self._settle = settle
+        self._batch = BATCH if waits else 1
         self._clock = clock
         self._observer = observer
         self._pending: deque[tuple[Claim, int, float]] = deque()
@@ -96,22 +100,24 @@ class Settler:
 
     async def _run(self) -> None:
         while self._pending:
-            batch = [self._pending.popleft() for _ in range(min(BATCH, len(self._pending)))]
+            batch = [self._pending.popleft() for _ in range(min(self._batch, len(self._pending)))]
+            tries = [self._try(item) for item in batch]
             try:
-                results = await asyncio.gather(
-                    *[self._settle(claim, used) for claim, used, _ in batch], return_exceptions=True
-                )
+                await (tries[0] if len(tries) == 1 else asyncio.gather(*tries))
             except asyncio.CancelledError:
                 self._failed.extend(batch)
                 raise
-            for item, result in zip(batch, results, strict=True):
-                if isinstance(result, StoreUnavailable):
-                    self._put_off(item)
-                elif result is not None:
-                    logger.error("what was used could not be settled", exc_info=result)
-                    self._given_up("error")
         if not self._failed:
             self._pause = RETRY
+
+    async def _try(self, item: tuple[Claim, int, float]) -> None:
+        try:
+            await self._settle(item[0], item[1])
+        except StoreUnavailable:
+            self._put_off(item)
+        except Exception:
+            logger.exception("what was used could not be settled")
+            self._given_up("error")
 
     def _put_off(self, item: tuple[Claim, int, float]) -> None:
         if self._clock.now() - item[2] >= MAX_AGE:

@@ -138,9 +138,12 @@ class Counts:
     @property
     def used(self) -> int:
         """Tokens so far."""
+        if self.knows:
+            if not self.pending:
+                return self._reported
+            return self._reported + int(self.pending * self._scale + 0.999)
         if self.recognised:
-            used = self._reported + int(self.pending * self._scale + 0.999)
-            return used if self.knows else used + self.prompt
+            return self._reported + int(self.pending * self._scale + 0.999) + self.prompt
         return int(self.unknown * self._scale + 0.999) + self.prompt
 
     @property

@@ -88,17 +88,22 @@ class EventBody:
 
     def feed(self, data: bytes) -> None:
         framer = self._framer
-        if self._is_plain and framer.ready and data[-1:] == b"\n":
+        size = len(data)
+        if self._is_plain and framer.ready and 5 < size <= MAX_CARRY and data[-1] == 10:
             # By far the most frequent message is one whole event, of one line or of two; what is white space to JSON
             # need not be cut off.
-            at = 5 if data[:5] == b"data:" else data.find(b"\ndata:") + 6
-            whole = at > 4 and data.find(10, at) == len(data) - 2 and (at == 5 or 13 not in data[:at])
+            at = 5 if data[:5] == b"data:" else _start_of_second_line(data)
+            end = data.find(10, at)
+            whole = at and (end == size - 2 or (end == size - 3 and data[-4:] == b"\r\n\r\n"))
             if whole and try_read(self._counts, data[at:]):
+                return
+            if data[-2:] == b"\n\n" and 13 not in data:
+                for block in data[:-2].split(b"\n\n"):
+                    self._take(block)
                 return
         for item in framer.feed(data):
             if isinstance(item, bytes):
-                if found := data_of(item):
-                    self._read(self._counts, found)
+                self._take(item)
             else:
                 self._counts.oversize += item.last
                 self._counts.unknown += len(item.data)
@@ -110,8 +115,20 @@ class EventBody:
     def finish(self) -> None:
         if self._framer.in_pieces:
             self._counts.oversize += 1
-        elif found := data_of(self._framer.finish()):
-            self._read(self._counts, found)  # no client acts upon it, and its provider charges for it all the same
+        else:
+            self._take(self._framer.finish())  # no client acts upon it, and its provider charges for it all the same
+
+    def _take(self, block: bytes) -> None:
+        if block[:5] == b"data:" and block.find(10) < 0 and 13 not in block:
+            self._read(self._counts, block[5:])
+        elif found := data_of(block):
+            self._read(self._counts, found)
+
+
+def _start_of_second_line(data: bytes) -> int:
+    """Where the data begins of an event whose second line it is; 0 where it is not."""
+    end = data.find(b"\ndata:")
+    return end + 6 if end > 0 and data.find(10) == end and data.find(13, 0, end) < 0 else 0
 
 
 def data_of(block: bytes) -> bytes:

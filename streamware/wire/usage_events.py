@@ -74,15 +74,6 @@ class Metadata(Struct, gc=False, rename="camel"):
     tool_use_prompt_token_count: int | None = None
     cached_content_token_count: int | None = None
 
-    def parts(self) -> tuple[int | None, int | None, int, int]:
-        """As ``Reported.parts``."""
-        given, output = self.prompt_token_count, self.candidates_token_count
-        if self.tool_use_prompt_token_count:
-            given = (given or 0) + self.tool_use_prompt_token_count
-        if self.thoughts_token_count:
-            output = (output or 0) + self.thoughts_token_count
-        return given, output, self.cached_content_token_count or 0, self.thoughts_token_count or 0
-
 
 class Function(Struct, gc=False):
     name: str | None = None

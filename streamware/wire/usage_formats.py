@@ -17,8 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import msgspec
-
 from .usage import BYTES_PER_TOKEN, Counts
 from .usage_events import (
     UNREADABLE,
@@ -45,13 +43,21 @@ def read(counts: Counts, data: bytes) -> None:
 
 
 def try_read(counts: Counts, data: bytes) -> bool:
-    """The same of what may be no event. Whether it was one that is known."""
+    """The same of what may be no event. Whether it was one, known or not."""
     try:
         event = decode(data)
     except UNREADABLE:
         found = lenient_event(data)
-        return found is not None and take(counts, found)
-    return take(counts, event)
+        if found is None:
+            return False
+        event = found
+    if event.choices is not None and counts.recognised:  # most events of most streams
+        _chat(counts, event)
+    elif event.candidates is not None and counts.recognised:
+        _gemini(counts, event)
+    elif not take(counts, event):
+        counts.unknown += len(data.strip())
+    return True
 
 
 def read_whole(counts: Counts, data: bytes) -> None:
@@ -79,22 +85,21 @@ def read_at(counts: Counts, data: bytes, path: Sequence[str]) -> None:
 
 
 def unreadable(counts: Counts, data: bytes) -> None:
-    """Something that says nothing in a way that is known."""
+    """Something that is no event."""
     text = data.strip()
     if text == DONE:
         return
     counts.unknown += len(text)
-    if text[:1] in (b"{", b"["):
-        try:
-            msgspec.json.decode(text)
-        except UNREADABLE:
-            counts.errors += 1
+    if text[:1] == b"{":
+        counts.errors += 1
 
 
 def take(counts: Counts, event: Event) -> bool:
     """One event that was decoded. Whether anything in it is known."""
     if event.choices is not None:
         _chat(counts, event)
+    elif event.candidates is not None:
+        _gemini(counts, event)
     else:
         kind = event.type
         reader = None if kind is None else _BY_TYPE.get(kind)
@@ -151,7 +156,7 @@ def _chat(counts: Counts, event: Event) -> None:
     for choice in event.choices or ():
         words = choice.delta or choice.message
         if words is not None:
-            if (text := words.content) is not None:
+            if text := words.content:
                 counts.text(len(text) if text.isascii() else size_of(text))
             if words.tool_calls is not None:
                 counts.text(sum(call.size for call in words.tool_calls))
@@ -163,8 +168,12 @@ def _chat(counts: Counts, event: Event) -> None:
             _text(counts, choice.text)
         if choice.finish_reason is not None:
             counts.finish()
-    if event.usage is not None:
-        counts.report(*event.usage.parts())
+    if (usage := event.usage) is not None:
+        given, output = usage.prompt_tokens, usage.completion_tokens
+        if given is None or output is None or usage.prompt_tokens_details or usage.completion_tokens_details:
+            counts.report(*usage.parts())
+        else:
+            counts.report(given, output)
 
 
 # -- Anthropic's messages
@@ -178,10 +187,13 @@ def _message_start(counts: Counts, event: Event) -> None:
 
 
 def _content(counts: Counts, event: Event) -> None:
-    counts.enter(None)
+    counts.current.events += 1
     delta = event.delta
-    if delta is not None and not isinstance(delta, str):
-        _text(counts, delta.text)
+    if delta is None or isinstance(delta, str):
+        return
+    if (text := delta.text) is not None:
+        counts.text(len(text) if text.isascii() else size_of(text))
+    else:
         _text(counts, delta.partial_json)
         _reasoning(counts, delta.thinking)
 
@@ -197,8 +209,9 @@ def _message_end(counts: Counts, event: Event) -> None:
 
 def _delta(counts: Counts, event: Event) -> None:
     counts.enter(event.response_id)
-    if isinstance(event.delta, str):
-        _text(counts, event.delta)
+    text = event.delta
+    if isinstance(text, str):
+        counts.text(len(text) if text.isascii() else size_of(text))
 
 
 def _reasoning_delta(counts: Counts, event: Event) -> None:
@@ -228,7 +241,7 @@ def _state(counts: Counts, event: Event) -> None:
 
 def _untyped(counts: Counts, event: Event) -> bool:
     """Whether anything in it is known."""
-    if event.candidates is not None or event.usage_metadata is not None:
+    if event.usage_metadata is not None:
         _gemini(counts, event)
     elif event.done is not None:
         _ollama(counts, event)
@@ -244,9 +257,14 @@ def _untyped(counts: Counts, event: Event) -> bool:
 
 
 def _gemini(counts: Counts, event: Event) -> None:
-    counts.enter(event.gemini_id or None)
+    name = event.gemini_id
+    if name and name != counts.name:
+        counts.enter(name)
+    else:
+        counts.current.events += 1
     for candidate in event.candidates or ():
-        for part in (candidate.content.parts if candidate.content is not None else None) or ():
+        content = candidate.content
+        for part in (content.parts if content is not None else None) or ():
             if (text := part.text) is None:
                 counts.text(size_of_json(part.function_call))
             else:
@@ -256,7 +274,13 @@ def _gemini(counts: Counts, event: Event) -> None:
         if candidate.finish_reason is not None:
             counts.finish()
     if (metadata := event.usage_metadata) is not None:
-        counts.report(*metadata.parts())
+        given, output = metadata.prompt_token_count, metadata.candidates_token_count
+        if given is not None and metadata.tool_use_prompt_token_count:
+            given += metadata.tool_use_prompt_token_count
+        thoughts = metadata.thoughts_token_count or 0
+        if thoughts:
+            output = thoughts if output is None else output + thoughts
+        counts.report(given, output, metadata.cached_content_token_count or 0, thoughts)
 
 
 def _ollama(counts: Counts, event: Event) -> None:

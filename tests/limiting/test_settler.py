@@ -21,7 +21,7 @@ class Place:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.observer = CountingObserver()
-        self.settler = Settler(self.settle, clock=self.clock, observer=self.observer)
+        self.settler = Settler(self.settle, waits=True, clock=self.clock, observer=self.observer)
         self.away = False
         self.hangs = False
         self.tries = 0

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamware.wire.usage import MAX_RESPONSES, Counts, TokenUsage
-from streamware.wire.usage_body import MAX_CARRY, EventBody, LineBody, WholeBody, body_of
+from streamware.wire.usage_body import MAX_CARRY, EventBody, Kind, LineBody, WholeBody, body_of
 from streamware.wire.usage_formats import read, read_at
 from tests.wire.provider_streams import FIXTURES, FOLDER, PROMPT, Fixture, estimated, reported
 
@@ -302,23 +302,58 @@ def test_a_line_and_a_body_too_large_are_estimated():
 
 
 @pytest.mark.parametrize(
-    ("content_type", "coding", "made"),
+    ("content_type", "coding", "kind", "made"),
     [
-        (b"text/event-stream; charset=utf-8", None, EventBody),
-        (b"Text/Event-Stream", b"identity", EventBody),
-        (b"application/x-ndjson", None, LineBody),
-        (b"application/json", b"", WholeBody),
-        (b"text/plain", None, WholeBody),
-        (b"text/event-stream", b"gzip", None),
-        (b"application/json", b"br", None),
+        (b"text/event-stream; charset=utf-8", None, Kind.EVENTS, EventBody),
+        (b"Text/Event-Stream", b"identity", Kind.EVENTS, EventBody),
+        (b"application/x-ndjson", None, Kind.LINES, LineBody),
+        (b"application/json", b"", Kind.WHOLE, WholeBody),
+        (b"application/vnd.api+json", None, Kind.WHOLE, WholeBody),
+        (b"text/plain", None, Kind.WHOLE, WholeBody),
+        (b"text/event-stream", b"gzip", Kind.ENCODED, None),
+        (b"application/json", b"br", Kind.ENCODED, None),
+        (b"image/png", None, Kind.OTHER, None),
+        (b"", None, Kind.OTHER, None),
     ],
 )
-def test_a_body_is_metered_as_its_headers_say(content_type: bytes, coding: bytes | None, made: type[object] | None):
+def test_a_body_is_metered_as_its_headers_say(
+    content_type: bytes, coding: bytes | None, kind: Kind, made: type[object] | None
+):
     lines = [(b"Content-Type", content_type), *([] if coding is None else [(b"content-encoding", coding)])]
 
-    body, _ = body_of(Counts(), lines)
+    found, body = body_of(Counts(), lines)
 
+    assert found is kind
     assert body is None if made is None else type(body) is made
+
+
+@pytest.mark.parametrize(
+    ("parts", "held"),
+    [
+        ([b"data: x\n\n"], 0),
+        ([b"data: x\n"], 8),
+        ([b"data: x\n\nda"], 2),
+        ([b"data: x", b"\n", b"\n"], 0),
+        ([b"data: x\r\n\r\n: c"], 3),
+        ([b"data: " + b"x" * MAX_CARRY], None),
+    ],
+)
+def test_what_is_held_of_an_event_is_known(parts: list[bytes], held: int | None):
+    body = EventBody(Counts())
+    for part in parts:
+        body.feed(part)
+
+    assert body.held == held
+
+
+@pytest.mark.parametrize("field", [b"dat1:", b"event", b"  id:", b"xxxxx"])
+def test_json_of_another_field_is_no_event(field: bytes):
+    counts = Counts()
+    body = EventBody(counts)
+    body.feed(b"data: 1\n\n")
+    body.feed(field + chunk("a", 5, 9) + b"\n\n")
+
+    assert not counts.recognised
 
 
 def test_a_path_leads_to_a_number_or_to_an_object():
