@@ -167,7 +167,7 @@ class MeteredResponse:
         between = body is not None and body.held == 0
         self._finish()
         self._ended = True
-        if budget.reports and between and self._kind is Kind.EVENTS:
+        if budget.reports and between and self._cuttable and self._kind is Kind.EVENTS:
             usage = self._counts.usage
             if used := self._usage.total - self._base:
                 usage = TokenUsage(0, used)

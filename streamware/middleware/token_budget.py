@@ -31,7 +31,6 @@ from ..streams.inbound import Inbound
 from ..streams.options import DISCARD_WAIT
 from ..types import ASGIApp, Clock, Receive, Scope, Send
 from ..wire.denial import Denial, deny, deny_websocket
-from ..wire.headers import is_preflight
 from ..wire.prompt import Asked
 from ..wire.ratelimit import STYLES, Style
 from .base import BaseMiddleware
@@ -192,22 +191,27 @@ class TokenBudgetMiddleware(BaseMiddleware):
     # -- requests
 
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if scope.get("method") in ("HEAD", "OPTIONS") or is_preflight(scope) or not _on_asyncio():
+        if scope.get("method") in ("HEAD", "OPTIONS") or not _on_asyncio():
             return self.app(scope, receive, send)
         return (self._serve if scope["type"] == "http" else self._serve_websocket)(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             key = self._key(scope)
-            ahead = await read_ahead(scope, receive, self._max_body) if key is not None else None
-            limits = () if ahead is None else self._limits_of(scope, ahead.asked)
         except Exception:
-            logger.exception("whose budget a request comes under could not be told, so it is refused")
-            self._budget.count("refused", "key")
-            await self._refuse(scope, receive, send, _UNKNOWN)
+            await self._refuse_unknown(scope, receive, send)
             return
-        if key is None or ahead is None or not limits or ahead.gone:
-            await self.app(scope, receive if ahead is None else ahead.receive, send)
+        if key is None:
+            await self.app(scope, receive, send)
+            return
+        ahead = await read_ahead(scope, receive, self._max_body)
+        try:
+            limits = self._limits_of(scope, ahead.asked)
+        except Exception:
+            await self._refuse_unknown(scope, ahead.receive, send)
+            return
+        if not limits or ahead.gone:
+            await self.app(scope, ahead.receive, send)
             return
         reservation, denial = await self._admit(key, limits, ahead.asked)
         if denial is not None:
@@ -251,6 +255,11 @@ class TokenBudgetMiddleware(BaseMiddleware):
         if reservation.taken.allowed:
             return reservation, None
         return reservation, self._budget.refused(reservation.taken, cost, limits)
+
+    async def _refuse_unknown(self, scope: Scope, receive: Receive, send: Send) -> None:
+        logger.exception("whose budget a request comes under could not be told, so it is refused")
+        self._budget.count("refused", "key")
+        await self._refuse(scope, receive, send, _UNKNOWN)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send, denial: Denial) -> None:
         inbound = Inbound(scope, receive)

@@ -369,6 +369,14 @@ async def test_nothing_is_said_inside_of_an_event():
     assert (await site.ask()).body.endswith(b"data: unfinished")
 
 
+async def test_nothing_is_added_to_a_body_of_a_stated_length():
+    site = Site(report=True)
+    site.headers = [*SSE, (b"content-length", b"%d" % len(words(5)))]
+    site.parts = [words(5)]
+
+    assert (await site.ask()).body == words(5)
+
+
 # -- over the budget
 
 
