@@ -77,45 +77,41 @@ class Ledger:
 class Reservation:
     """Of one stream. ``granted``: tokens that it may use before it has to ask for more. ``taken``: the last answer."""
 
-    __slots__ = ("_claims", "_closed", "_key", "_ledger", "_limits", "granted", "taken")
+    __slots__ = ("_claim", "_closed", "_free", "_key", "_ledger", "_limits", "_local", "granted", "taken")
 
     def __init__(self, ledger: Ledger, key: str, limits: Sequence[Limit]) -> None:
         self._ledger = ledger
         self._key = key
         self._limits = limits
-        self._claims: list[tuple[Claim | None, int]] = []  # with what each covers; None: nobody's, it was let through
+        self._claim: Claim | None = None
+        self._local: Claim | None = None  # in this worker's own counters, while the storage was away
+        self._free = 0  # tokens that were let through
         self._closed = False
         self.granted = 0
         self.taken = Taken(True)
 
     async def begin(self, cost: int, *, force: bool) -> None:
         """Take ``cost``, or nothing."""
-        ledger, guard = self._ledger, self._ledger.guard
-        claim = self._new(local=False)
-        taken = await ledger.ask(claim, lambda: claim.reserve(cost, force=force))
+        guard = self._ledger.guard
+        claim = self._new()
+        taken = await self._ledger.ask(claim, lambda: claim.reserve(cost, force=force))
         if taken is not None:
-            if taken.allowed or force:
-                self._claims.append((claim, 0))
-        elif guard._local is not None:
-            local = self._new(local=True)
+            self._claim = claim if taken.allowed or force else None
+        elif (local := self._new_local()) is not None:
             taken = guard._instead(await local.reserve(cost, force=force), 0)
-            if taken.allowed or force:
-                self._claims.append((local, 0))
+            self._local = local if taken.allowed or force else None
         else:
-            taken = guard._instead(None, 0)
-            if taken.allowed:
-                self._claims.append((None, cost))
+            taken = guard._instead(None, cost)
+            self._free += taken.granted
         self.taken = taken
         if taken.allowed:
             self.granted += cost
 
     async def extend(self, wanted: int) -> bool:
         """Take at least ``wanted`` more. False: there is not as much."""
-        ledger = self._ledger
-        most, share = max(ledger.slice, wanted), ledger.share
+        most, share = max(self._ledger.slice, wanted), self._ledger.share
         while True:
-            taken = await self._take(most, share)
-            self.taken = taken
+            taken = self.taken = await self._take(most, share)
             self.granted += taken.granted
             wanted -= taken.granted
             if wanted <= 0:
@@ -136,52 +132,47 @@ class Reservation:
         if self._closed:
             return
         self._closed = True
-        settler = self._ledger.settler
-        charged: list[tuple[Claim, int]] = []
-        for claim, covers in self._claims:
-            share = min(used, claim.granted if claim is not None else covers)
-            used -= share
-            if claim is not None:
-                charged.append((claim, share))
-        # What is beyond all that was taken goes to where it is counted for all workers, if it is counted anywhere.
-        for place in range(len(charged) - 1, -1, -1):
-            claim, share = charged[place]
-            if used and (place == 0 or not self._is_local(claim)):
-                share, used = share + used, 0
-            settler.put(claim, share)
+        elsewhere = self._free
+        local, settler = self._local, self._ledger.settler
+        if self._claim is None:
+            if local is not None:
+                settler.put(local, max(0, used - elsewhere))
+            return
+        rest = max(0, used - self._claim.granted)
+        if local is not None:
+            share = min(rest, local.granted)
+            rest -= share
+            settler.put(local, share)
+        # What is beyond all that was taken is charged where it counts for all workers.
+        settler.put(self._claim, min(used, self._claim.granted) + max(0, rest - elsewhere))
 
     async def _take(self, most: int, share: int) -> Taken:
         guard = self._ledger.guard
-        claim = next(
-            (each for each, _ in reversed(self._claims) if each is not None and not self._is_local(each)), None
-        )
-        is_new = claim is None
-        asked = claim or self._new(local=False)
-        if is_new:
-            taken = await self._ledger.ask(asked, lambda: asked.extend(most, share=share))
+        claim = self._claim
+        taken: Taken | None
+        if claim is None:
+            new = self._new()
+            taken = await self._ledger.ask(new, lambda: new.extend(most, share=share))
+            self._claim = None if taken is None else new
         elif guard.storage.shared:
-            taken = await guard._ask(lambda: asked.extend(most, share=share))
+            taken = await guard._ask(lambda: claim.extend(most, share=share))
         else:
-            taken = await asked.extend(most, share=share)
+            taken = await claim.extend(most, share=share)
         if taken is not None:
-            if is_new:
-                self._claims.append((asked, 0))
             return taken
-        if guard._local is None:
-            self._claims.append((None, most if guard.policy == "allow" else 0))
-            return guard._instead(None, most if guard.policy == "allow" else 0)
-        local = next((each for each, _ in reversed(self._claims) if each is not None and self._is_local(each)), None)
-        if local is None:
-            local = self._new(local=True)
-            self._claims.append((local, 0))
-        return guard._instead(await local.extend(most, share=1), 0)
+        if self._local is None:
+            self._local = self._new_local()
+        if self._local is not None:
+            return guard._instead(await self._local.extend(most, share=1), 0)
+        taken = guard._instead(None, most)
+        self._free += taken.granted
+        return taken
 
-    def _new(self, *, local: bool) -> Claim:
+    def _new(self) -> Claim:
+        return claim_of(self._ledger.guard.storage, self._key, self._limits, secrets.token_hex(12))
+
+    def _new_local(self) -> Claim | None:
         guard = self._ledger.guard
-        name = secrets.token_hex(12)
-        if local and guard._local is not None:
-            return PlainClaim(guard._local, self._key, guard._share(self._limits), name)
-        return claim_of(guard.storage, self._key, self._limits, name)
-
-    def _is_local(self, claim: Claim) -> bool:
-        return isinstance(claim, PlainClaim) and not claim.shared and self._ledger.guard.storage.shared
+        if guard._local is None:
+            return None
+        return PlainClaim(guard._local, self._key, guard._share(self._limits), secrets.token_hex(12))

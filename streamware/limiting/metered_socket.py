@@ -50,6 +50,7 @@ class MeteredSocket:
         self._code = 0  # that it was closed with
         self._exceeded = False
         self._listener: asyncio.Task[object] | None = None
+        self._turn = asyncio.Lock()  # apps send from several tasks: each message is counted on its own
         self.cursor = ""  # it has no log
 
     def told_by(self, usage: Usage) -> None:
@@ -74,14 +75,18 @@ class MeteredSocket:
 
     async def send(self, message: Message) -> None:
         """The app's ``send``."""
-        if self._code:
-            if message["type"] == "websocket.send":
-                await asyncio.sleep(0)
-                raise ClientGone("the connection was closed, for its budget is used up")
-            return
         if message["type"] != "websocket.send":
-            await self._send(message)
+            if not self._code:
+                await self._send(message)
             return
+        async with self._turn:
+            if not self._code:
+                await self._send_counted(message)
+                return
+        await asyncio.sleep(0)
+        raise ClientGone("the connection was closed, for its budget is used up")
+
+    async def _send_counted(self, message: Message) -> None:
         counts = self._counts
         if text := message.get("text"):
             self._read(counts, text.encode("utf-8", "surrogatepass"))

@@ -190,3 +190,22 @@ async def test_cancelled_it_is_settled():
     await site.settled()
 
     assert await site.charged() == 50
+
+
+async def test_an_app_that_sends_from_several_tasks_is_charged_once_for_each_message():
+    site = SocketSite(limits="10000/minute", slice_size=20)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        parts = [part.decode() for number in range(10) for part in response(number, 2, (3, 4))]
+        await asyncio.gather(*(send({"type": "websocket.send", "text": part}) for part in parts))
+
+    site.budget.app = app
+    async with site.socket() as socket:
+        for _ in range(30):
+            await socket.receive()
+        await socket.finished()
+    await site.settled()
+
+    assert await site.charged() == 70
