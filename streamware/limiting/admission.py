@@ -70,6 +70,14 @@ class Desk:
             return ratelimit.too_many_at_once(most, self.retry * jitter, style=self.style)
         return ratelimit.refused(violated, taken.wait * jitter, style=self.style, lines=self.lines(taken))
 
+    def refuse_waiting(self, *, gone: bool) -> Denial:
+        """The refusal of who found no place in line, or did not come to its head in time; nobody hears it where the
+        client is ``gone``."""
+        if not gone:
+            self.observer.count("throttle.refused", reason="queue")
+            logger.info("refused: queue")
+        return ratelimit.too_many_waiting(self.retry * (1 + JITTER * random.random()), style=self.style)
+
     def lines(self, taken: Taken) -> tuple[tuple[bytes, bytes], ...]:
         """What a response says of the limits."""
         standings = taken.standings
@@ -135,6 +143,7 @@ class Admission:
             lease = Lease(self._place, secrets.token_hex(8), self._most, desk.lease_seconds)
         costs = (1,) * len(limits)
         queue = desk.queue
+        taken: Taken | None
         try:
             if queue is None or not desk.enforce:
                 taken = await desk.guard.take(self._key, limits, costs, lease)
@@ -144,6 +153,8 @@ class Admission:
             if lease is not None:
                 desk.leases.give_up(self._key, lease)
             raise
+        if taken is None:
+            return desk.refuse_waiting(gone=ticket is not None and ticket.gone)
         if not taken.allowed:
             self.taken = None  # the refusal tells itself
             if lease is not None and taken.away:
@@ -157,7 +168,7 @@ class Admission:
 
     async def _wait(
         self, queue: Queue, limits: Sequence[Limit], costs: Sequence[int], lease: Lease | None, ticket: Ticket
-    ) -> Taken:
+    ) -> Taken | None:
         guard, key = self._desk.guard, self._key
         taken: Taken | None = None
         if not queue.has_line(key):
@@ -165,11 +176,7 @@ class Admission:
             if taken.allowed or taken.away:
                 return taken
         waited = await queue.wait(key, lambda: guard.take(key, limits, costs, lease), ticket)
-        if waited is not None:
-            return waited
-        if not ticket.gone:
-            self._desk.observer.count("throttle.queue_full")
-        return Taken(False, full=True) if taken is None else taken
+        return taken if waited is None else waited
 
     # -- what it holds
 

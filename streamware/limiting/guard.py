@@ -128,7 +128,7 @@ class Guard:
         """Free a lease at once, as far as that can be done; True where the storage is to be told as well."""
         if self._local is not None:
             self._local.free(key, lease)
-        if isinstance(self.storage, MemoryLimitStorage):
+        if isinstance(self.storage, MemoryLimitStorage) and not self.storage.shared:
             self.storage.free(key, lease)
             return False
         return True
@@ -152,7 +152,7 @@ class Guard:
             self._put_off()  # one tries; the others go on as before until it is known
         try:
             answer = await ask()
-        except StoreUnavailable as error:
+        except Exception as error:  # whatever a storage raises: who is limited has no part in it
             self._failed(error)
             return None
         self._failures = 0
@@ -163,7 +163,7 @@ class Guard:
             logger.warning("the storage of limits is back")
         return answer
 
-    def _failed(self, error: StoreUnavailable) -> None:
+    def _failed(self, error: Exception) -> None:
         self._failures += 1
         self._observer.count(f"{self._counters}.store", reason="failed")
         if self.away or self._failures < FAILURES:
@@ -171,7 +171,13 @@ class Guard:
         self.away = True
         self._next = self._clock.now() + self._pause
         self._observer.count(f"{self._counters}.store", reason="away")
-        logger.warning("the storage of limits is away, and %s: %s", MEANING[self.policy], error)
+        expected = isinstance(error, StoreUnavailable)
+        logger.warning(
+            "the storage of limits is away, and %s: %s",
+            MEANING[self.policy],
+            error,
+            exc_info=None if expected else error,
+        )
 
     def _put_off(self) -> None:
         self._pause = min(2 * self._pause, MAX_PAUSE)

@@ -36,6 +36,7 @@ class Leases:
         self._held: dict[str, tuple[str, Lease]] = {}
         self._freed: list[tuple[str, Lease]] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._turn = asyncio.Lock()  # a renewal on its way must not bring back what is given back meanwhile
         self._telling = False
         self._timer: TimerHandle | None = None
         self.on_freed: Callable[[str], object] | None = None
@@ -87,15 +88,17 @@ class Leases:
         self._spawn(self._renew())
 
     async def _renew(self) -> None:
-        # What is given back while this is under way is freed behind it: both go over one connection, in order.
-        if lapsed := await self._guard.renew(list(self._held.values())):
+        async with self._turn:
+            lapsed = await self._guard.renew(list(self._held.values()))
+        if lapsed:
             self._observer.count("throttle.lapsed", value=lapsed)
 
     async def _tell(self) -> None:
         try:
             while self._freed:
-                freed, self._freed = self._freed, []
-                await self._guard.release(freed)
+                async with self._turn:
+                    freed, self._freed = self._freed, []
+                    await self._guard.release(freed)
         finally:
             self._telling = False
 

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 CONNECTION_TIMEOUT = 2.0
 #: How long the id of a correction is remembered: longer than anybody tries to send it again.
 ID_LIFE = 3_600_000
+#: So many leases are renewed by one call: a script holds everybody else up.
+AT_ONCE = 500
 
 
 class RedisLimitStorage:
@@ -112,7 +114,9 @@ class RedisLimitStorage:
             place = self._place(self._tag(key), lease.place)
             members.setdefault((place, int(lease.seconds * 1000)), []).append(lease.member.encode())
         commands = [
-            Command(place, RENEW.call((place,), b"%d" % life, *renewed)) for (place, life), renewed in members.items()
+            Command(place, RENEW.call((place,), b"%d" % life, *renewed[at : at + AT_ONCE]))
+            for (place, life), renewed in members.items()
+            for at in range(0, len(renewed), AT_ONCE)
         ]
         replies = await self._ask_all(*commands) if commands else []
         return sum(reply for reply in replies if isinstance(reply, int))

@@ -90,6 +90,11 @@ def too_many_at_once(most: int, retry: float, *, style: Style = "problem") -> De
     return _denial(429, "Too many at once", detail, retry, style, (), QUOTA_EXCEEDED, ["concurrent"])
 
 
+def too_many_waiting(retry: float, *, style: Style = "problem") -> Denial:
+    """429: so many wait for their turn that this one would not get it in time."""
+    return _denial(429, "Too many at once", "Too many are waiting.", retry, style, (), QUOTA_EXCEEDED, [])
+
+
 def cannot_tell(retry: float, *, style: Style = "problem") -> Denial:
     """503: the counters cannot be reached, and nothing passes uncounted."""
     detail = "Limits cannot be checked for now."

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from streamware import ConfigurationError, CountingObserver, Lease, Limit, MemoryLimitStorage, RedisLimitStorage
+from streamware import ConfigurationError, CountingObserver, Lease, Limit, MemoryLimitStorage, RedisLimitStorage, Taken
 from streamware.exceptions import StoreUnavailable
 from streamware.limiting.guard import FAILURES, MAX_PAUSE, Guard
 from streamware.testing import FakeClock
@@ -19,10 +19,10 @@ LIMIT = (Limit(8, 60, "8/minute"),)
 class Place:
     """A guard over ``redis``, with a clock of its own for the breaker."""
 
-    def __init__(self, redis: RedisServer, policy: str, workers: int = 4) -> None:
+    def __init__(self, redis: RedisServer, policy: str, workers: int = 4, timeout: float = 2.0) -> None:
         self.clock = FakeClock()
         self.observer = CountingObserver()
-        self.storage = RedisLimitStorage(redis.url, timeout=0.2)
+        self.storage = RedisLimitStorage(redis.url, timeout=timeout)
         self.guard = Guard(
             "Test", self.storage, on_store_error=policy, expected_workers=workers, clock=self.clock,
             observer=self.observer, now=self.clock.now,
@@ -68,7 +68,7 @@ async def test_each_policy_does_what_it_says_when_redis_is_killed_and_counts_on_
 
 
 async def test_a_server_that_hangs_is_waited_for_by_the_first_few_only(redis: RedisServer):
-    async with Place(redis, "allow") as place:
+    async with Place(redis, "allow", timeout=0.2) as place:
         redis.stall()
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -187,3 +187,23 @@ def test_options_that_cannot_work_are_refused(option: str, given: object):
     options = {"on_store_error": "deny", "expected_workers": 1, option: given}
     with pytest.raises(ConfigurationError, match=f"Test: {option}"):
         Guard("Test", MemoryLimitStorage(), clock=FakeClock(), observer=CountingObserver(), **options)  # type: ignore[arg-type]
+
+
+class Broken(MemoryLimitStorage):
+    """Somebody's own, with a mistake in it."""
+
+    shared = True
+
+    async def take(self, *_: object, **__: object) -> Taken:
+        raise KeyError("mine")
+
+
+async def test_a_storage_that_raises_what_it_should_not_is_one_that_is_away(caplog: pytest.LogCaptureFixture):
+    observer = CountingObserver()
+    guard = Guard("Test", Broken(), on_store_error="deny", expected_workers=1, clock=FakeClock(), observer=observer)
+
+    answers = [await guard.take("a", LIMIT, (1,)) for _ in range(5)]
+
+    assert not any(answer.allowed for answer in answers)
+    assert observer.counts["throttle.store", "failed"] == FAILURES
+    assert "KeyError" in caplog.text

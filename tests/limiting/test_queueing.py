@@ -29,8 +29,8 @@ async def test_all_lines_together_have_a_cap_as_well(monkeypatch: pytest.MonkeyP
     assert sum(task.done() for task in waiting) == 40
     await clock.advance(2.0)
     answers = await asyncio.gather(*waiting)
-    assert sum(answer is None for answer in answers) == 40
-    assert sum(answer is not None and not answer.allowed for answer in answers) == 20
+    assert sum(answer is FULL for answer in answers) == 10  # the first of each line, which has asked
+    assert sum(answer is None for answer in answers) == 50
     assert queue.waiting == 0
     assert not any(queue.has_line(f"{n}") for n in range(10))
     assert clock.timers == 0

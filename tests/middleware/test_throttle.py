@@ -418,7 +418,8 @@ async def test_who_waits_gets_its_turn_in_the_order_of_coming():
         await settle()
         full = await place.ask("/4")
         assert full.status == 429
-        assert place.counted("throttle.queue_full") == 1
+        assert place.counted("throttle.refused", "queue") == 1
+        assert "violated-policies" not in json.loads(full.body)
         for connection in (held, *waiting):
             assert place.app.within == 1
             place.app.release()

@@ -26,10 +26,10 @@ def server() -> Iterator[RedisServer]:
 class Place:
     """A throttle over ``redis``, and an app that streams until it is told to end."""
 
-    def __init__(self, redis: RedisServer, **options: Any) -> None:
+    def __init__(self, redis: RedisServer, *, timeout: float = 2.0, **options: Any) -> None:
         self.redis = redis
         self.observer = CountingObserver()
-        self.storage = RedisLimitStorage(redis.url, timeout=0.3)
+        self.storage = RedisLimitStorage(redis.url, timeout=timeout)
         self.throttle = ThrottleMiddleware(self.app, storage=self.storage, observer=self.observer, **options)
         self.end = asyncio.Event()
 
@@ -96,7 +96,7 @@ async def test_killed_in_the_middle_each_policy_does_what_it_says_and_no_stream_
 
 
 async def test_redis_is_never_asked_for_the_same_thing_twice(places: Any):
-    place = await places(limits="10/minute", on_store_error="allow")
+    place = await places(limits="10/minute", on_store_error="allow", timeout=0.3)
     assert (await place.ask()).header("ratelimit") == '"10/minute";r=9;t=60'
     place.redis.stall()
     for _ in range(5):
@@ -107,7 +107,7 @@ async def test_redis_is_never_asked_for_the_same_thing_twice(places: Any):
     balance = (await other.ask()).header("ratelimit")
 
     # Three had been asked for before it was left alone; they were taken late, but once.
-    assert balance == '"10/minute";r=5;t=60'
+    assert (balance or "").startswith('"10/minute";r=5;')
 
 
 async def test_a_websocket_goes_on_without_its_limits(places: Any):

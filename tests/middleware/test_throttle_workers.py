@@ -85,7 +85,7 @@ async def test_the_leases_of_a_killed_worker_are_free_when_their_time_is_over(
             await asyncio.sleep(0.02)
 
         assert status == 200
-        assert time.monotonic() - killed <= LEASE + 1.0
+        assert time.monotonic() - killed <= LEASE + 3.0
         assert kept.status == 200
     dying.stop()
     dying.start()
