@@ -17,12 +17,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from .usage import BYTES_PER_TOKEN, Counts
 from .usage_events import (
     UNREADABLE,
+    Chunk,
     Event,
+    GeminiChunk,
     Reported,
     decode,
+    decode_chunk,
+    decode_gemini,
     events_of,
     lenient_event,
     reported_at,
@@ -44,18 +50,27 @@ def read(counts: Counts, data: bytes) -> None:
 
 def try_read(counts: Counts, data: bytes) -> bool:
     """The same of what may be no event. Whether it was one, known or not."""
+    dialect = counts.dialect
     try:
+        if dialect == "chat":
+            chunk = decode_chunk(data)
+            if chunk.choices is not None:
+                _chat(counts, chunk)
+                return True
+        elif dialect == "gemini":
+            part = decode_gemini(data)
+            if part.candidates is not None:
+                _gemini(counts, part)
+                return True
         event = decode(data)
-    except UNREADABLE:
+    except msgspec.ValidationError:
         found = lenient_event(data)
         if found is None:
             return False
         event = found
-    if event.choices is not None and counts.recognised:  # most events of most streams
-        _chat(counts, event)
-    elif event.candidates is not None and counts.recognised:
-        _gemini(counts, event)
-    elif not take(counts, event):
+    except UNREADABLE:
+        return False
+    if not take(counts, event):
         counts.unknown += len(data.strip())
     return True
 
@@ -147,7 +162,7 @@ def _report(counts: Counts, usage: Reported | None) -> None:
 # -- OpenAI's chat completions, and all who speak like them
 
 
-def _chat(counts: Counts, event: Event) -> None:
+def _chat(counts: Counts, event: Event | Chunk) -> None:
     name = event.id
     if name and name != counts.name:
         counts.enter(name)
@@ -256,7 +271,7 @@ def _untyped(counts: Counts, event: Event) -> bool:
     return True
 
 
-def _gemini(counts: Counts, event: Event) -> None:
+def _gemini(counts: Counts, event: Event | GeminiChunk) -> None:
     name = event.gemini_id
     if name and name != counts.name:
         counts.enter(name)
