@@ -12,6 +12,7 @@ from . import (
     idle_memory,
     let_in,
     many_streams,
+    metering,
     per_event,
     plain_requests,
     reconnects,
@@ -39,6 +40,7 @@ BENCHMARKS = {
     "addresses": addresses,
     "compression": compression,
     "throttle": throttle,
+    "metering": metering,
 }
 
 

@@ -25,6 +25,7 @@ from .middleware.ip_allowlist import AddressExplanation, IPAllowlistMiddleware
 from .middleware.origin import OriginMiddleware
 from .middleware.resume import ResumeMiddleware
 from .middleware.throttle import ThrottleMiddleware
+from .middleware.token_budget import TokenBudgetMiddleware
 from .observe import CountingObserver, NullObserver, Observer
 from .preset import wrap
 from .stack import Middleware, Stack
@@ -97,6 +98,7 @@ __all__ = (
     "Taken",
     "ThrottleMiddleware",
     "Tickets",
+    "TokenBudgetMiddleware",
     "TokenRefused",
     "Tombstone",
     "Usage",

@@ -26,7 +26,8 @@ from ..stores.redis_replies import Reply, ServerError
 from ..stores.redis_target import target_of
 from .base import Lease, Limit, Standing, Taken
 from .patience import answered_within
-from .redis_scripts import ADD, RENEW, TAKE, TAKE_PART, load
+from .redis_reservation_scripts import RESERVATION_SCRIPTS
+from .redis_scripts import ADD, RENEW, SCRIPTS, TAKE, TAKE_PART, load
 from .window import standing
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ class RedisLimitStorage:
             raise StoreUnavailable(f"{self._target.name}: no answer within {self._timeout:g} s") from error
 
     async def _prepare(self, pipe: Pipe) -> None:
-        packed, count = load()
+        packed, count = load((*SCRIPTS, *RESERVATION_SCRIPTS))
         for reply in await pipe.ask(packed, count, CONNECTION_TIMEOUT):
             if isinstance(reply, ServerError):
                 raise StoreUnavailable(f"{self._target.name}: scripts cannot be loaded: {reply.kind}")

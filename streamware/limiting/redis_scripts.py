@@ -7,12 +7,14 @@ is the server's own. The arithmetic of a window is that of ``window.py``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..stores.redis_pipe import pack
 from ..stores.redis_scripts import Script
 
 # The counters of KEYS[1..n], in the window of now. ARGV holds for each, from ``at`` on: amount, width in ms, fixed (1
 # or 0), and a number of the script's own.
-_COUNTERS = b"""
+COUNTERS = b"""
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local function read(key, at)
@@ -45,7 +47,7 @@ end
 #: KEYS: counters, and leases where one is wanted. ARGV: how many counters; the lease's member, at most so many, its ms
 #: ('' for none); for each counter its cost. Answers {allowed, full, now, start, current, previous, …}.
 TAKE = Script(
-    _COUNTERS
+    COUNTERS
     + b"""
 local n, fits, full = tonumber(ARGV[1]), 1, 0
 local counters = {}
@@ -80,7 +82,7 @@ return answer
 #: KEYS: counters. ARGV: how many; at most so much; the share; ''; for each counter 0. Answers {granted, 0, now, …}, the
 #: rest as above.
 TAKE_PART = Script(
-    _COUNTERS
+    COUNTERS
     + b"""
 local n, most, share = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local left = most * share
@@ -107,7 +109,7 @@ return answer
 #: KEYS: counters, and one for the correction's id. ARGV: how many counters; how long the id is remembered, in ms; '';
 #: ''; for each counter the correction; and then the window of each. Answers whether it counted.
 ADD = Script(
-    _COUNTERS
+    COUNTERS
     + b"""
 local n = tonumber(ARGV[1])
 if not redis.call('SET', KEYS[n + 1], '1', 'NX', 'PX', ARGV[2]) then return 0 end
@@ -144,6 +146,6 @@ return lapsed
 SCRIPTS = (TAKE, TAKE_PART, ADD, RENEW)
 
 
-def load() -> tuple[bytes, int]:
+def load(scripts: Sequence[Script]) -> tuple[bytes, int]:
     """Commands that make a server know the scripts, and how many replies they have."""
-    return b"".join(pack(b"SCRIPT", b"LOAD", script.text) for script in SCRIPTS), len(SCRIPTS)
+    return b"".join(pack(b"SCRIPT", b"LOAD", script.text) for script in scripts), len(scripts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import Protocol
 
 
@@ -68,10 +68,15 @@ _current: ContextVar[CurrentStream | None] = ContextVar("streamware_current_stre
 
 
 def current_stream() -> CurrentStream | None:
-    """The stream that the running code produces; None outside a request that may get a log."""
+    """The stream that the running code produces; None outside a request that may get a log, or that is metered."""
     return _current.get()
 
 
-def set_current_stream(stream: CurrentStream) -> None:
-    """Make ``stream`` the current one of the calling context."""
-    _current.set(stream)
+def set_current_stream(stream: CurrentStream) -> Token[CurrentStream | None]:
+    """Make ``stream`` the current one of the calling context; what ``reset_current_stream`` undoes it by."""
+    return _current.set(stream)
+
+
+def reset_current_stream(token: Token[CurrentStream | None]) -> None:
+    """Make the one before the current one again."""
+    _current.reset(token)
