@@ -1,4 +1,4 @@
-"""The clock of production: the running event loop's own time and timers."""
+"""The clock of production: the running event loop's own time and timers; and whether there is such a loop."""
 
 from __future__ import annotations
 
@@ -18,3 +18,13 @@ class LoopClock:
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> TimerHandle:
         return asyncio.get_running_loop().call_later(delay, callback)
+
+
+def on_asyncio() -> bool:
+    """False on another loop, where no task or timer of ours could run: Starlette's ``TestClient`` can drive an app on
+    trio."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -7,13 +7,13 @@ of any middleware but its rank, its paths and its hooks.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ParamSpec, Protocol
 
 from .auth.principal import Principal
+from .clock import on_asyncio
 from .exceptions import ConfigurationError
 from .lifespan import serve_lifespan
 from .middleware.base import BaseMiddleware, LetsIn, Lifecycle, Watch, census
@@ -184,7 +184,7 @@ class Stack:
             finally:
                 if watch.open:
                     await watch.end()
-        elif kind == "lifespan" and _on_asyncio():
+        elif kind == "lifespan" and on_asyncio():
             await serve_lifespan(
                 scope, receive, send, chain=self._chain, own=self._hooks, hook_timeout=self._hook_timeout
             )
@@ -266,12 +266,3 @@ def _described(entry: object) -> Middleware:
 def _shown(value: object, name: str = "") -> str:
     plain = value is None or isinstance(value, bool | int | float) or name in ("paths", "exclude")
     return repr(value) if plain else "..."
-
-
-def _on_asyncio() -> bool:
-    """False on another loop, where none of our hooks could run: Starlette's ``TestClient`` can drive an app on trio."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

@@ -7,12 +7,11 @@ caller's own task with the caller's own ``receive``; their ``send`` is only look
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Literal
 
-from ..clock import LoopClock
+from ..clock import LoopClock, on_asyncio
 from ..exceptions import ConfigurationError
 from ..observe import NullObserver, Observer, OnceLog
 from ..paths import compile_globs, path_within_mount, patterns
@@ -209,7 +208,7 @@ class ResumeMiddleware(BaseMiddleware):
         asked = resource.asked_for(scope)
         if asked is None:
             request = self._reading.read(scope)
-            if request is None or not _on_asyncio():
+            if request is None or not on_asyncio():
                 send = send if self._looked_out else self._watched(scope, send)
                 return self._pass_gates(scope, receive, send) if gates else self.app(scope, receive, send)
         elif stream_tag(asked.stream) in self._worker.inner_tags:
@@ -288,14 +287,6 @@ def _quiet(send: Send) -> None:
     lookout: object = getattr(send, "__self__", None)
     if isinstance(lookout, Lookout):
         lookout.quiet = True
-
-
-def _on_asyncio() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:  # trio, as test clients may run us: without tasks of our own everything passes through
-        return False
-    return True
 
 
 def _positive(value: object) -> bool:

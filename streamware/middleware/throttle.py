@@ -6,12 +6,11 @@ This module decides what a request or a connection is charged with; the counters
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Iterable
 from typing import Literal
 
-from ..clock import LoopClock
+from ..clock import LoopClock, on_asyncio
 from ..exceptions import ConfigurationError
 from ..limiting.admission import Admission, Desk
 from ..limiting.base import LimitStorage
@@ -197,7 +196,7 @@ class ThrottleMiddleware(BaseMiddleware):
     # -- requests
 
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if is_preflight(scope) or not _on_asyncio():
+        if is_preflight(scope) or not on_asyncio():
             return self.app(scope, receive, send)
         return (self._serve if scope["type"] == "http" else self._serve_websocket)(scope, receive, send)
 
@@ -349,14 +348,6 @@ class ThrottleMiddleware(BaseMiddleware):
 
 
 _UNKNOWN = Denial(403, "Who asks could not be told")
-
-
-def _on_asyncio() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:  # trio, as test clients may run us
-        return False
-    return True
 
 
 def _is_rate(value: object, least: float) -> bool:

@@ -6,12 +6,11 @@ This module decides what a request is reserved with; the counting, the reservati
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
-from ..clock import LoopClock
+from ..clock import LoopClock, on_asyncio
 from ..exceptions import ConfigurationError
 from ..limiting.base import Limit, LimitStorage
 from ..limiting.budget import Budget
@@ -191,7 +190,7 @@ class TokenBudgetMiddleware(BaseMiddleware):
     # -- requests
 
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if scope.get("method") in ("HEAD", "OPTIONS") or not _on_asyncio():
+        if scope.get("method") in ("HEAD", "OPTIONS") or not on_asyncio():
             return self.app(scope, receive, send)
         return (self._serve if scope["type"] == "http" else self._serve_websocket)(scope, receive, send)
 
@@ -306,14 +305,6 @@ class TokenBudgetMiddleware(BaseMiddleware):
 
 
 _UNKNOWN = Denial(403, "Who asks could not be told")
-
-
-def _on_asyncio() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:  # trio, as test clients may run us
-        return False
-    return True
 
 
 def _is_count(value: object) -> bool:

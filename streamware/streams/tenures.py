@@ -19,6 +19,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any
 
+from ..clock import on_asyncio
 from ..observe import Observer
 from ..record import TENURE
 from ..stores.board import Board
@@ -108,7 +109,7 @@ class Tenures:
 
     def held(self, tenure: Tenure) -> None:
         holder = tenure.holder
-        if not _on_asyncio():
+        if not on_asyncio():
             return  # trio: nothing is ended there
         listening = self.disconnects.begin()  # a server without a lifespan, as daphne
         if listening is not None:
@@ -264,14 +265,6 @@ class Tenures:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-def _on_asyncio() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 def issued_at(holder: Holder) -> float | None:
