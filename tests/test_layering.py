@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "streamware"
 
 # From the bottom up. A module may import from its own layer and from those before it.
 LAYERS = [
-    {"types", "clock", "record", "exceptions"},
+    {"types", "clock", "record", "exceptions", "checks"},
     {"globs", "paths"},
     {"wire"},
     {"observe"},  # stores may count what they do; what counts knows no store

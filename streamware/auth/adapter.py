@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, cast
 
+from ..checks import check
 from ..clock import LoopClock
 from ..observe import NullObserver, Observer, OnceLog
 from ..types import Clock
@@ -81,7 +82,7 @@ class AuthlibVerifier:
         usable = callable(getattr(validator, "authenticate_token", None)) and callable(
             getattr(validator, "validate_token", None)
         )
-        options.check(usable, owner, "validator", type(validator), "a TokenValidator of authlib")
+        check(owner, usable, "validator", type(validator), "a TokenValidator of authlib")
         self._validator = validator
         self._issuer = issuer
         self._threads = options.count(owner, "threads", threads)

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlencode, urljoin, urlsplit
 
+from ..checks import check
 from ..exceptions import ConfigurationError, StreamwareError
 from . import options
 
@@ -88,12 +89,12 @@ class HTTPFetch:
         self, *, ssl_context: ssl.SSLContext | None = None, insecure: bool = False, proxy: str | None = None
     ) -> None:
         owner = type(self).__name__
-        options.check(
-            ssl_context is None or isinstance(ssl_context, ssl.SSLContext),
-            owner, "ssl_context", ssl_context, "an ssl.SSLContext, or None",
+        check(
+            owner, ssl_context is None or isinstance(ssl_context, ssl.SSLContext),
+            "ssl_context", ssl_context, "an ssl.SSLContext, or None",
         )  # fmt: skip
-        options.check(isinstance(insecure, bool), owner, "insecure", insecure, "True or False")
-        options.check(proxy is None or isinstance(proxy, str), owner, "proxy", type(proxy), "a URL, or None")
+        check(owner, isinstance(insecure, bool), "insecure", insecure, "True or False")
+        check(owner, proxy is None or isinstance(proxy, str), "proxy", type(proxy), "a URL, or None")
         try:
             import httpx2
         except ImportError:

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Literal
 
+from ..checks import check
 from ..clock import LoopClock
 from ..exceptions import ConfigurationError
 from ..observe import NullObserver, Observer
@@ -112,14 +113,14 @@ class IntrospectionVerifier:
             options.web_address(owner, "endpoint", endpoint, insecure=insecure)
         else:
             options.web_address(owner, "issuer", issuer, insecure=insecure)
-        options.check(auth in ("basic", "post"), owner, "auth", auth, '"basic" or "post"')
+        check(owner, auth in ("basic", "post"), "auth", auth, '"basic" or "post"')
         if bearer is None:
             options.text(owner, "client_id", client_id, "this service's client id, or bearer has to be given")
-            options.check(bool(client_secret), owner, "client_secret", "…", "the client's secret")
+            check(owner, bool(client_secret), "client_secret", "…", "the client's secret")
         else:
-            options.check(
-                callable(bearer) or len(bearer) > 0,
+            check(
                 owner,
+                callable(bearer) or len(bearer) > 0,
                 "bearer",
                 type(bearer),
                 "a token, or a callable that returns one",

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
+from ..checks import check
 from ..exceptions import ConfigurationError
-from . import options
 from .cache import token_hash
 from .jwt import JWTVerifier
 from .principal import Principal
@@ -43,13 +43,13 @@ class IssuerVerifier:
     ) -> None:
         owner = type(self).__name__
         given = list(verifiers)
-        options.check(bool(given), owner, "verifiers", given, "a list of JWTVerifier, not empty")
+        check(owner, bool(given), "verifiers", given, "a list of JWTVerifier, not empty")
         for verifier in given:
-            options.check(isinstance(verifier, JWTVerifier), owner, "verifiers", verifier, "a list of JWTVerifier")
-        options.check(opaque is None or hasattr(opaque, "verify"), owner, "opaque", opaque, "a verifier, or None")
-        options.check(
-            not unknown_to_opaque or opaque is not None,
-            owner, "unknown_to_opaque", unknown_to_opaque, "False without opaque",
+            check(owner, isinstance(verifier, JWTVerifier), "verifiers", verifier, "a list of JWTVerifier")
+        check(owner, opaque is None or hasattr(opaque, "verify"), "opaque", opaque, "a verifier, or None")
+        check(
+            owner,
+            not unknown_to_opaque or opaque is not None, "unknown_to_opaque", unknown_to_opaque, "False without opaque",
         )  # fmt: skip
         self._by_issuer = {verifier.issuer: verifier for verifier in given}
         if len(self._by_issuer) != len(given):

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ..checks import check
 from ..clock import LoopClock
 from ..observe import NullObserver, Observer
 from ..types import Clock
@@ -125,20 +126,18 @@ class JWTVerifier:
         self.issuer = options.text(owner, "issuer", issuer, "the issuer's identifier, as tokens have it")
         audiences = options.names(owner, "audience", audience, "who this service is to the issuer")
         allowed = options.names(owner, "algorithms", algorithms, "a list of algorithms, as ['RS256']")
-        options.check(
-            allowed <= ALGORITHMS.keys(), owner, "algorithms", sorted(allowed), "signatures that joserfc knows"
-        )
-        options.check(
-            allowed <= SYMMETRIC or not allowed & SYMMETRIC,
-            owner, "algorithms", sorted(allowed), "HMAC only or none of it: a public key is no secret",
+        check(owner, allowed <= ALGORITHMS.keys(), "algorithms", sorted(allowed), "signatures that joserfc knows")
+        check(
+            owner, allowed <= SYMMETRIC or not allowed & SYMMETRIC,
+            "algorithms", sorted(allowed), "HMAC only or none of it: a public key is no secret",
         )  # fmt: skip
-        options.check(profile in ESSENTIAL, owner, "profile", profile, '"strict" or "lenient"')
+        check(owner, profile in ESSENTIAL, "profile", profile, '"strict" or "lenient"')
         wanted = options.names(owner, "required", required) if required else frozenset[str]()
         scopes = options.ordered(owner, "scope_claims", scope_claims, "names of claims")
         ignored = frozenset(ignored_header)
-        options.check(ignored <= IGNORABLE, owner, "ignored_header", sorted(ignored), f"of {sorted(IGNORABLE)}")
-        options.check(isinstance(strict_header, bool), owner, "strict_header", strict_header, "True or False")
-        options.check(revoked is None or callable(revoked), owner, "revoked", revoked, "a callable, or None")
+        check(owner, ignored <= IGNORABLE, "ignored_header", sorted(ignored), f"of {sorted(IGNORABLE)}")
+        check(owner, isinstance(strict_header, bool), "strict_header", strict_header, "True or False")
+        check(owner, revoked is None or callable(revoked), "revoked", revoked, "a callable, or None")
         self._types = TYPES[profile]
         self._parser = TokenParser(
             allowed,
@@ -177,7 +176,7 @@ class JWTVerifier:
             observer=self._observer,
         )
         given = [name for name, value in (("jwks", jwks), ("key", key), ("metadata", metadata)) if value is not None]
-        options.check(len(given) <= 1, owner, "jwks, key and metadata", given, "one of these, or none of them")
+        check(owner, len(given) <= 1, "jwks, key and metadata", given, "one of these, or none of them")
         self._keys, self._own_fetch = keys_of(keys, jwks, key, metadata, fetch)
         self._signed_by = signed_by
 

@@ -5,21 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from ipaddress import ip_address
-from typing import TypeGuard, cast
+from typing import cast
 from urllib.parse import urlsplit
 
+from ..checks import is_number, is_text, is_whole
 from ..exceptions import ConfigurationError
-
-
-def check(good: bool, owner: str, option: str, received: object, expected: str) -> None:
-    """:raises ConfigurationError: not ``good``."""
-    if not good:
-        raise ConfigurationError.option(owner, option, received, expected)
-
-
-def is_number(value: object) -> TypeGuard[float]:
-    """Finite, and no yes or no."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def seconds(owner: str, option: str, received: object, *, least: float = 0.0, most: float = math.inf) -> float:
@@ -32,14 +22,14 @@ def seconds(owner: str, option: str, received: object, *, least: float = 0.0, mo
 
 def count(owner: str, option: str, received: object, *, least: int = 1) -> int:
     """A whole number of at least ``least``."""
-    if not isinstance(received, int) or isinstance(received, bool) or received < least:
+    if not is_whole(received, least):
         raise ConfigurationError.option(owner, option, received, f"a whole number of at least {least}")
     return received
 
 
 def text(owner: str, option: str, received: object, expected: str = "text that is not empty") -> str:
     """Text, not empty."""
-    if not isinstance(received, str) or not received:
+    if not is_text(received):
         raise ConfigurationError.option(owner, option, received, expected)
     return received
 

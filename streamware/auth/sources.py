@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..checks import check
 from ..observe import Observer
 from ..types import Clock
 from . import options
@@ -52,15 +53,13 @@ def keys_of(
         given_keys(owner, "jwks", jwks, algorithms)  # what is wrong with it now shall be said now
         return _kept(given, FileSet(jwks), lambda document: _of_file(document, algorithms), str(jwks)), None
 
-    options.check(
-        not algorithms <= SYMMETRIC, owner, "key", None, "the secret: one that is fetched would be known to all"
-    )
+    check(owner, not algorithms <= SYMMETRIC, "key", None, "the secret: one that is fetched would be known to all")
     if jwks is not None:
         name = options.web_address(owner, "jwks", jwks, insecure=given.insecure)
     else:
         name = given.issuer
         expected = "an https:// URL, or keys have to be given by jwks or key"
-        options.check(options.may_fetch(name, insecure=given.insecure), owner, "issuer", name, expected)
+        check(owner, options.may_fetch(name, insecure=given.insecure), "issuer", name, expected)
         if metadata is not None:
             options.web_address(owner, "metadata", metadata, insecure=given.insecure)
     own: HTTPFetch | None = None

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from ..checks import is_number, is_whole
 from ..clock import LoopClock
 from ..exceptions import ConfigurationError
 from ..paths import compile_globs, is_ambiguous, patterns
@@ -94,10 +95,10 @@ class Tickets:
         self.parameter = _checked(
             "parameter", parameter, _PARAMETER(str(parameter)) is not None, "a name for a parameter"
         )
-        self.ttl = _checked("ttl", ttl, _number(ttl) and 1 <= ttl <= 300, "from 1 to 300 seconds")
+        self.ttl = _checked("ttl", ttl, is_number(ttl) and 1 <= ttl <= 300, "from 1 to 300 seconds")
         self._paths = compile_globs(patterns("Tickets", "paths", paths))
-        self._per_principal = _checked("per_principal", per_principal, _count(per_principal), "1 or more")
-        self._total = _checked("total", total, _count(total), "1 or more")
+        self._per_principal = _checked("per_principal", per_principal, is_whole(per_principal), "1 or more")
+        self._total = _checked("total", total, is_whole(total), "1 or more")
         self._revoked = _checked("revoked", revoked, revoked is None or callable(revoked), "a callable or None")
         self._clock = LoopClock() if clock is None else clock
         self._started = False
@@ -242,14 +243,6 @@ def _checked(option: str, received: T, good: bool, expected: str) -> T:
     if not good:
         raise ConfigurationError.option("Tickets", option, received, expected)
     return received
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _is_board(value: object) -> bool:

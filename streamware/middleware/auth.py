@@ -12,6 +12,7 @@ import glob
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 from ..auth.again import Again
 from ..auth.credentials import AuthCredentials
@@ -23,8 +24,8 @@ from ..auth.requirements import Requirements
 from ..auth.several import one_verifier
 from ..auth.tickets import Tickets
 from ..auth.verifier import Verifier
+from ..checks import check
 from ..clock import LoopClock
-from ..exceptions import ConfigurationError
 from ..observe import NullObserver, Observer
 from ..paths import path_within_mount, patterns
 from ..record import record_of, tenure_of
@@ -47,6 +48,9 @@ logger = logging.getLogger("streamware.auth")
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _REALM = re.compile(r"[\x20-\x7E]+")
 _WAYS = ("auto", "http", "accept-close")
+
+
+_check = partial(check, "AuthMiddleware")
 
 
 class AuthMiddleware(WatchingMiddleware):
@@ -386,8 +390,3 @@ def _answering(send: Send, marker: str) -> Send:
 
 def _matches(pattern: re.Pattern[str], given: object) -> bool:
     return isinstance(given, str) and pattern.fullmatch(given) is not None
-
-
-def _check(good: bool, option: str, received: object, expected: str) -> None:
-    if not good:
-        raise ConfigurationError.option("AuthMiddleware", option, received, expected)

@@ -7,8 +7,10 @@ This is the configuration; what a client gets is decided in ``wire/negotiation.p
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import cast
 
+from ..checks import check, is_positive, is_whole
 from ..clock import LoopClock
 from ..exceptions import ConfigurationError
 from ..observe import NullObserver, Observer
@@ -22,6 +24,9 @@ from ..wire.denial import EVENT_STREAM
 from .base import BaseMiddleware
 
 ZERO_COPY = "http.response.zerocopysend"
+
+
+_check = partial(check, "CompressionMiddleware")
 
 
 class CompressionMiddleware(BaseMiddleware):
@@ -66,23 +71,23 @@ class CompressionMiddleware(BaseMiddleware):
         clock: Clock | None = None,
     ) -> None:
         super().__init__(app, paths=paths, exclude=exclude)
-        _check(_whole(minimum_size, 0), "minimum_size", minimum_size, "0 bytes or more")
-        _check(_whole(window, 0) and window in codecs.MEMORY_LEVELS, "window", window, "10 to 15, or 12 where in doubt")
-        seconds = isinstance(rest_after, int | float) and not isinstance(rest_after, bool)
+        _check(is_whole(minimum_size, 0), "minimum_size", minimum_size, "0 bytes or more")
+        known = is_whole(window, 0) and window in codecs.MEMORY_LEVELS
+        _check(known, "window", window, "10 to 15, or 12 where in doubt")
         _check(
-            rest_after is None or (seconds and 0 < rest_after < float("inf")),
+            rest_after is None or is_positive(rest_after),
             "rest_after",
             rest_after,
             "> 0 seconds, or None to disable",
         )
         _check(
-            padding is None or (_whole(padding, LEAST_PADDING) and padding <= MOST_PADDING),
+            padding is None or (is_whole(padding, LEAST_PADDING) and padding <= MOST_PADDING),
             "padding",
             padding,
             f"{LEAST_PADDING} to {MOST_PADDING} bytes, or None to disable",
         )
         _check(
-            thread_size is None or _whole(thread_size, LARGE),
+            thread_size is None or is_whole(thread_size, LARGE),
             "thread_size",
             thread_size,
             f"{LARGE} bytes or more, or None to disable",
@@ -182,12 +187,3 @@ def _listed(option: str, given: object, expected: str) -> list[object]:
 
 def _is_bool(value: object) -> bool:
     return isinstance(value, bool)
-
-
-def _whole(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _check(good: bool, option: str, received: object, expected: str) -> None:
-    if not good:
-        raise ConfigurationError.option(CompressionMiddleware.__name__, option, received, expected)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 import msgspec
 
+from ..checks import check, is_number, is_positive
 from ..clock import LoopClock
 from ..exceptions import ConfigurationError
 from ..observe import NullObserver, Observer
@@ -20,12 +22,14 @@ from ..record import record_of
 from ..streams.drain import Drain, Phase, worker_leaves
 from ..streams.inbound import Inbound
 from ..streams.options import DISCARD_WAIT
-from ..streams.pulse import INFINITY, looks_only
+from ..streams.pulse import looks_only
 from ..streams.websocket_watch import WebSocketWatch
 from ..types import ASGIApp, Clock, Message, RawHeaders, Receive, Scope, Send
 from ..wire import headers
 from ..wire.denial import EVENT_STREAM, deny, deny_websocket, is_eventsource_like
 from .base import BaseMiddleware, WatchingMiddleware
+
+_check = partial(check, "DrainMiddleware")
 
 
 class DrainMiddleware(WatchingMiddleware):
@@ -64,10 +68,10 @@ class DrainMiddleware(WatchingMiddleware):
         clock: Clock | None = None,
     ) -> None:
         super().__init__(app, paths=paths, exclude=exclude)
-        _check(_seconds(grace) and grace >= 0, "grace", grace, "0 seconds or more")
-        _check(_seconds(deadline) and deadline > 0, "deadline", deadline, "greater than 0 seconds")
+        _check(is_number(grace) and grace >= 0, "grace", grace, "0 seconds or more")
+        _check(is_positive(deadline), "deadline", deadline, "greater than 0 seconds")
         _check(deadline >= grace, "deadline", deadline, f"at least grace, which is {grace!r}")
-        _check(_seconds(retry) and retry > 0, "retry", retry, "greater than 0 seconds")
+        _check(is_positive(retry), "retry", retry, "greater than 0 seconds")
         _check(
             readiness is None or str(readiness).startswith("/"),
             "readiness",
@@ -227,10 +231,6 @@ def _asks_for_stream(scope: Scope) -> bool:
     return bool(prefer) and "respond-async" in headers.parse_prefer(prefer)
 
 
-def _seconds(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < INFINITY
-
-
 def _signals(given: Iterable[int]) -> tuple[int, ...]:
     expected = "a list of signals, as [signal.SIGTERM]"
     if isinstance(given, str | bytes | int) or not isinstance(given, Iterable):
@@ -243,8 +243,3 @@ def _signals(given: Iterable[int]) -> tuple[int, ...]:
 
 
 _UNHEARABLE = {getattr(signal, name, None) for name in ("SIGKILL", "SIGSTOP")}
-
-
-def _check(good: bool, option: str, received: object, expected: str) -> None:
-    if not good:
-        raise ConfigurationError.option("DrainMiddleware", option, received, expected)

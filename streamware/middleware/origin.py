@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Iterable, Mapping
+from functools import partial
 from typing import Literal, cast
 
-from ..exceptions import ConfigurationError
+from ..checks import check, is_whole
 from ..observe import NullObserver, Observer, OnceLog
 from ..record import record_of
 from ..streams.resource import PARAMETER
@@ -38,6 +39,9 @@ _KINDS = (COOKIE, AUTHORIZATION, CERTIFICATE)
 _NOT_ALLOWED = Denial(403, "The request may not come from here")
 _INSECURE = Denial(403, "HTTPS is required")
 _ADVISED = 16
+
+
+_check = partial(check, "OriginMiddleware")
 
 
 class OriginMiddleware(BaseMiddleware):
@@ -269,9 +273,4 @@ def _names(option: str, given: object, expected: str) -> frozenset[str]:
 
 
 def _is_port(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 65536
-
-
-def _check(good: bool, option: str, received: object, expected: str) -> None:
-    if not good:
-        raise ConfigurationError.option("OriginMiddleware", option, received, expected)
+    return is_whole(value) and value < 65536

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import Literal
 
+from ..checks import check, is_positive
 from ..clock import LoopClock, on_asyncio
-from ..exceptions import ConfigurationError
 from ..observe import NullObserver, Observer, OnceLog
 from ..paths import compile_globs, path_within_mount, patterns
 from ..record import record_of, tenure_of
@@ -38,6 +39,9 @@ from ..wire.denial import Denial, deny, is_eventsource_like
 from .base import BaseMiddleware
 
 logger = logging.getLogger("streamware.resume")
+
+
+_check = partial(check, "ResumeMiddleware")
 
 
 class ResumeMiddleware(BaseMiddleware):
@@ -106,11 +110,11 @@ class ResumeMiddleware(BaseMiddleware):
         for option, value in (("retry", retry), ("window", window), ("max_event_bytes", max_event_bytes),
                               ("max_readers", max_readers), ("max_detached", max_detached),
                               ("max_detached_per_owner", max_detached_per_owner)):  # fmt: skip
-            _check(_positive(value), option, value, "a number greater than 0")
+            _check(is_positive(value), option, value, "a number greater than 0")
         for option, seconds in (("early_start", early_start), ("stall_timeout", stall_timeout),
                                 ("max_duration", max_duration)):  # fmt: skip
             _check(
-                seconds is None or _positive(seconds), option, seconds, "a number of seconds greater than 0, or None"
+                seconds is None or is_positive(seconds), option, seconds, "a number of seconds greater than 0, or None"
             )
         _check(app_ids in ("pass", "replace"), "app_ids", app_ids, '"pass" or "replace"')
         _check(owner is None or callable(owner), "owner", owner, "callable, or None")
@@ -127,7 +131,7 @@ class ResumeMiddleware(BaseMiddleware):
             media_types=frozenset(name.lower().encode() for name in types),
             replay_headers=frozenset(name.lower().encode() for name in _names("replay_headers", replay_headers)),
             replace_ids=app_ids == "replace",
-            linger=ByPath("linger", linger, 30.0, lambda v: v is None or v == 0 or _positive(v),
+            linger=ByPath("linger", linger, 30.0, lambda v: v is None or v == 0 or is_positive(v),
                           "a number of seconds, 0 or more, or None"),
             on_done=ByPath("on_done", on_done, "stop", lambda v: v in ("stop", "restart"), '"stop" or "restart"'),
             on_expired=ByPath("on_expired", on_expired, "restart", lambda v: v in ("restart", "gone"),
@@ -287,15 +291,6 @@ def _quiet(send: Send) -> None:
     lookout: object = getattr(send, "__self__", None)
     if isinstance(lookout, Lookout):
         lookout.quiet = True
-
-
-def _positive(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
-
-
-def _check(good: bool, option: str, received: object, expected: str) -> None:
-    if not good:
-        raise ConfigurationError.option("ResumeMiddleware", option, received, expected)
 
 
 def _names(option: str, given: Iterable[str]) -> tuple[str, ...]:

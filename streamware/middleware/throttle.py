@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Iterable
+from functools import partial
 from typing import Literal
 
+from ..checks import check, is_number, is_text, is_whole
 from ..clock import LoopClock, on_asyncio
 from ..exceptions import ConfigurationError
 from ..limiting.admission import Admission, Desk
@@ -27,7 +29,6 @@ from ..limiting.watched import Watched
 from ..observe import NullObserver, Observer
 from ..paths import path_within_mount
 from ..record import KEY, Record, record_of
-from ..stores.checks import is_number
 from ..streams.inbound import Inbound
 from ..streams.options import DISCARD_WAIT
 from ..types import ASGIApp, Clock, Message, Receive, Scope, Send
@@ -37,6 +38,9 @@ from ..wire.ratelimit import STYLES, Style
 from .base import RANKS, BaseMiddleware
 
 logger = logging.getLogger("streamware.throttle")
+
+
+_check = partial(check, "ThrottleMiddleware")
 
 
 class ThrottleMiddleware(BaseMiddleware):
@@ -121,18 +125,18 @@ class ThrottleMiddleware(BaseMiddleware):
         _check(_is_rate(bytes_per_second, 1.0), "bytes_per_second", bytes_per_second, "1 or more, or None")
         for option, seconds in (("lease", lease), ("queue_timeout", queue_timeout), ("retry", retry)):
             _check(is_number(seconds) and seconds > 0, option, seconds, "greater than 0 seconds")
-        _check(queue is None or _is_count(queue), "queue", queue, "a number of 1 or more, or None")
+        _check(queue is None or is_whole(queue), "queue", queue, "a number of 1 or more, or None")
         _check(body in STYLES, "body", body, "one of " + ", ".join(map(repr, STYLES)))
         _check(websocket_refusal in ("http", "close"), "websocket_refusal", websocket_refusal, '"http" or "close"')
         _check(plan is None or callable(plan), "plan", plan, "a function of the scope, or None")
         for option, flag in (("enforce", enforce), ("send_headers", send_headers)):
             _check(isinstance(flag, bool), option, flag, "True or False")
-        _check(message_refusal is None or _is_text(message_refusal), "message_refusal", message_refusal,
+        _check(message_refusal is None or is_text(message_refusal), "message_refusal", message_refusal,
                "the text of a message, or None")  # fmt: skip
         if name is None:
             chosen = (self.selection.paths, self.selection.exclude)
             name = ":".join([key if isinstance(key, str) else "own", *("|".join(each or ()) for each in chosen)])
-        _check(_is_text(name), "name", name, "a text")
+        _check(is_text(name), "name", name, "a text")
 
         def rule(option: str, given: Limits, counter: str) -> Rule | None:
             return Rules(owner, option, counter, fixed=window == "fixed", plan=plan).rule(given)
@@ -352,16 +356,3 @@ _UNKNOWN = Denial(403, "Who asks could not be told")
 
 def _is_rate(value: object, least: float) -> bool:
     return value is None or (is_number(value) and value >= least)
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and value != ""
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _check(good: bool, option: str, received: object, expected: str) -> None:
-    if not good:
-        raise ConfigurationError.option("ThrottleMiddleware", option, received, expected)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Literal
 
+from ..checks import check, is_number, is_text, is_whole
 from ..clock import LoopClock, on_asyncio
 from ..exceptions import ConfigurationError
 from ..limiting.base import Limit, LimitStorage
@@ -24,7 +26,6 @@ from ..limiting.rules import Limits, Plan, Rule, Rules
 from ..limiting.storages import Storage, storage_of
 from ..observe import NullObserver, Observer
 from ..paths import compile_globs, path_within_mount
-from ..stores.checks import is_number
 from ..streams.current import CurrentStream, current_stream, reset_current_stream, set_current_stream
 from ..streams.inbound import Inbound
 from ..streams.options import DISCARD_WAIT
@@ -35,6 +36,9 @@ from ..wire.ratelimit import STYLES, Style
 from .base import BaseMiddleware
 
 logger = logging.getLogger("streamware.token_budget")
+
+
+_check = partial(check, "TokenBudgetMiddleware")
 
 
 class TokenBudgetMiddleware(BaseMiddleware):
@@ -115,7 +119,7 @@ class TokenBudgetMiddleware(BaseMiddleware):
         _check(plan is None or callable(plan), "plan", plan, "a function of the scope, or None")
         for option, number in (("reserve", reserve), ("max_reserve", max_reserve), ("slice_size", slice_size),
                                ("max_body", max_body)):  # fmt: skip
-            _check(_is_count(number), option, number, "a number of 1 or more")
+            _check(is_whole(number), option, number, "a number of 1 or more")
         _check(reserve <= max_reserve, "reserve", reserve, f"at most max_reserve, which is {max_reserve!r}")
         for option, seconds in (("max_pause", max_pause), ("retry", retry)):
             _check(is_number(seconds) and seconds > 0, option, seconds, "greater than 0 seconds")
@@ -127,7 +131,7 @@ class TokenBudgetMiddleware(BaseMiddleware):
             name = ":".join(
                 ["tokens", key if isinstance(key, str) else "own", *("|".join(each or ()) for each in chosen)]
             )
-        _check(_is_text(name), "name", name, "a text")
+        _check(is_text(name), "name", name, "a text")
 
         def rule(option: str, given: Limits, counter: str) -> Rule | None:
             return Rules(owner, option, counter, fixed=window == "fixed", plan=plan).rule(given)
@@ -138,7 +142,7 @@ class TokenBudgetMiddleware(BaseMiddleware):
         expected = "a mapping of glob patterns of models' names to limits, or None"
         _check(models is None or isinstance(models, Mapping), "models", models, expected)
         for glob, within in (models or {}).items():
-            _check(_is_text(glob), "models", glob, expected)
+            _check(is_text(glob), "models", glob, expected)
             self._models.append((compile_globs((glob,)), rule("models", within, f"{name} model {glob}")))
         if self._limits is None and not self._models:
             raise ConfigurationError(f"{owner}: give it limits=, or models=")
@@ -307,18 +311,5 @@ class TokenBudgetMiddleware(BaseMiddleware):
 _UNKNOWN = Denial(403, "Who asks could not be told")
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and value != ""
-
-
 def _is_path(value: object) -> bool:
     return isinstance(value, str) and all(value.split("."))
-
-
-def _check(good: bool, option: str, received: object, expected: str) -> None:
-    if not good:
-        raise ConfigurationError.option("TokenBudgetMiddleware", option, received, expected)

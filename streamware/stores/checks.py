@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from typing import TypeGuard
-
+from ..checks import is_number, is_positive
 from ..exceptions import ConfigurationError
 
 
@@ -14,7 +12,7 @@ def check_positive(owner: str, **options: object) -> None:
     :raises ConfigurationError: naming the store, ``owner``, and the first that is not.
     """
     for option, value in options.items():
-        if not is_number(value) or value <= 0:
+        if not is_positive(value):
             raise ConfigurationError.option(owner, option, value, "greater than 0")
 
 
@@ -37,8 +35,3 @@ def check_durability(owner: str, durability: object) -> None:
     """
     if durability not in ("local", "store"):
         raise ConfigurationError.option(owner, "durability", durability, '"local" or "store"')
-
-
-def is_number(value: object) -> TypeGuard[float]:
-    """Finite, and no yes or no."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

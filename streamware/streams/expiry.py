@@ -6,10 +6,11 @@ nothing lasts longer than a year.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
+from ..checks import check, is_number
 from ..exceptions import ConfigurationError
 from .tenure import INFINITY
 
@@ -20,6 +21,9 @@ YEAR = 365 * 86_400.0
 
 #: However far away the end is, no connection ends earlier than by so many seconds.
 MOST_EARLY = 300.0
+
+
+_check = partial(check, "Expiry")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +57,12 @@ class Expiry:
 
     def __post_init__(self) -> None:
         _check(self.action in _ACTIONS, "action", self.action, '"close", "warn" or "ignore"')
-        _check(_is_number(self.leeway) and self.leeway >= 0, "leeway", self.leeway, "0 seconds or more")
+        _check(is_number(self.leeway) and self.leeway >= 0, "leeway", self.leeway, "0 seconds or more")
         for option, value in (("max_age", self.max_age), ("revalidate", self.revalidate)):
-            _check(value is None or (_is_number(value) and value > 0), option, value, "greater than 0 seconds, or None")
-        _check(_is_number(self.jitter) and 0 <= self.jitter <= 0.5, "jitter", self.jitter, "from 0 to 0.5")
+            _check(value is None or (is_number(value) and value > 0), option, value, "greater than 0 seconds, or None")
+        _check(is_number(self.jitter) and 0 <= self.jitter <= 0.5, "jitter", self.jitter, "from 0 to 0.5")
         _check(
-            _is_number(self.warn_before) and self.warn_before > 0,
+            is_number(self.warn_before) and self.warn_before > 0,
             "warn_before",
             self.warn_before,
             "greater than 0 seconds",
@@ -94,12 +98,3 @@ def expiry_of(owner: str, given: object) -> Expiry:
         if given == action:
             return Expiry(action=action)
     raise ConfigurationError.option(owner, "on_expiry", given, '"close", "warn", "ignore" or an Expiry')
-
-
-def _is_number(given: object) -> bool:
-    return isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given)
-
-
-def _check(good: bool, option: str, received: object, expected: str) -> None:
-    if not good:
-        raise ConfigurationError.option("Expiry", option, received, expected)
