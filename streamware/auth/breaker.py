@@ -7,7 +7,6 @@ worthless. Both are arithmetic on a clock that is handed in.
 from __future__ import annotations
 
 from collections import OrderedDict
-from ipaddress import IPv6Address, ip_address
 
 
 class Breaker:
@@ -84,16 +83,3 @@ class FailureLimit:
     def _left(self, client: str, now: float) -> float:
         left, since = self._clients.get(client, (self._burst, now))
         return min(self._burst, left + (now - since) * self._burst / self._window)
-
-
-def client_of(address: str) -> str:
-    """Whom an address is counted as: one of IPv6 as its /64, for who has one has all of those."""
-    try:
-        parsed = ip_address(address.partition("%")[0])
-    except ValueError:
-        return address[:64]
-    if not isinstance(parsed, IPv6Address):
-        return str(parsed)
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return f"{IPv6Address(int(parsed) >> 64 << 64)}/64"

@@ -25,8 +25,9 @@ from ..clock import LoopClock
 from ..exceptions import ConfigurationError
 from ..observe import NullObserver, Observer
 from ..types import Clock
+from ..wire.addresses import client_of
 from . import options
-from .breaker import Breaker, FailureLimit, client_of
+from .breaker import Breaker, FailureLimit
 from .cache import RefusedCache, VerifiedCache, token_hash
 from .claims import MAX_LEEWAY, ClaimRules, Verified
 from .discovery import Discovery

@@ -7,7 +7,6 @@ meet, for each begins with its kind.
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -15,12 +14,11 @@ from ..exceptions import ConfigurationError
 from ..streams.owner import principal_of
 from ..types import Scope
 from ..wire import headers
+from ..wire.addresses import client_of
 
 #: What ``key=`` may be: one of the names below, or a function that returns the key, or None for "not limited".
 Key: TypeAlias = str | Callable[[Scope], str | None]
 
-#: The part of an IPv6 address that one customer of a provider has: all of it is one client's.
-IPV6_PREFIX = 64
 _KNOWN_ADDRESSES = 4096
 
 
@@ -71,7 +69,7 @@ def by_ip(scope: Scope) -> str:
     host = str(client[0]) if client else ""
     key = _addresses.get(host)
     if key is None:
-        key = f"ip:{network_of(host)}"
+        key = f"ip:{client_of(host)}"
         if len(_addresses) >= _KNOWN_ADDRESSES:
             _addresses.clear()
         _addresses[host] = key
@@ -79,19 +77,6 @@ def by_ip(scope: Scope) -> str:
 
 
 _addresses: dict[str, str] = {}
-
-
-def network_of(host: str) -> str:
-    """What of an address is one client's."""
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return host[:64]
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.ip_network((int(address), IPV6_PREFIX), strict=False))
 
 
 _NAMED: dict[str, Callable[[Scope], str | None]] = {"principal": by_principal, "token": by_token, "ip": by_ip}

@@ -92,6 +92,15 @@ def text_of(number: int) -> str:
     return text
 
 
+def client_of(text: str) -> str:
+    """Whom an address is counted as: one of IPv6 as its /64, for whoever has one of these has all of them. A text that
+    is no address is itself, as far as it is short."""
+    number = number_of(text.partition("%")[0])
+    if number == NO_ADDRESS:
+        return text[:64]
+    return text_of(number) if number < V6 else f"{text_of((number - V6 >> 64 << 64) + V6)}/64"
+
+
 def network_of(entry: object) -> tuple[int, int]:
     """An address or a CIDR, ``10.0.0.0/8``: its first address, and the length of its prefix.
 

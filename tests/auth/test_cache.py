@@ -5,9 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamware.auth.breaker import Breaker, FailureLimit, client_of
+from streamware.auth.breaker import Breaker, FailureLimit
 from streamware.auth.cache import RefusedCache, VerifiedCache, token_hash
 from streamware.auth.claims import Verified
+from streamware.wire.addresses import client_of
 
 
 class Hands:

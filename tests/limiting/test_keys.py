@@ -9,7 +9,8 @@ import pytest
 
 from streamware import ConfigurationError
 from streamware.auth.principal import AnonymousPrincipal, Principal
-from streamware.limiting.keys import key_function, network_of
+from streamware.limiting.keys import key_function
+from streamware.wire.addresses import client_of
 
 
 def key(of: Any, **scope: Any) -> str | None:
@@ -32,7 +33,7 @@ def key(of: Any, **scope: Any) -> str | None:
     ],
 )
 def test_an_address_is_one_clients_as_a_network(host: str, network: str):
-    assert network_of(host) == network
+    assert client_of(host) == network
     assert key("ip", client=(host, 1)) == f"ip:{network}"
 
 
