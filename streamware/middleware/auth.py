@@ -32,8 +32,8 @@ from ..record import record_of, tenure_of
 from ..stores.board import Board
 from ..streams.expiry import Expiry, OnExpiry, expiry_of
 from ..streams.inbound import Inbound, has_no_body
-from ..streams.options import DISCARD_WAIT
 from ..streams.pulse import looks_only
+from ..streams.refusal import refuse
 from ..streams.tenure import OVER, Tenure
 from ..streams.tenures import Tenures
 from ..types import ASGIApp, Clock, Message, Receive, Scope, Send
@@ -341,13 +341,7 @@ class AuthMiddleware(WatchingMiddleware):
             if has_no_body(scope):
                 await deny(scope, send, denial, soft=soft)
                 return
-            inbound = Inbound(scope, receive)
-            try:
-                await inbound.discard(self._clock, DISCARD_WAIT)
-                if not inbound.gone:
-                    await deny(scope, send, denial, soft=soft)
-            finally:
-                inbound.release()
+            await refuse(scope, Inbound(scope, receive), send, denial, self._clock, soft=soft)
 
 
 def _unreadable(error: CredentialError) -> Refusal:

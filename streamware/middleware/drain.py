@@ -21,12 +21,12 @@ from ..paths import path_within_mount
 from ..record import record_of
 from ..streams.drain import Drain, Phase, worker_leaves
 from ..streams.inbound import Inbound
-from ..streams.options import DISCARD_WAIT
 from ..streams.pulse import looks_only
+from ..streams.refusal import refuse
 from ..streams.websocket_watch import WebSocketWatch
 from ..types import ASGIApp, Clock, Message, RawHeaders, Receive, Scope, Send
 from ..wire import headers
-from ..wire.denial import EVENT_STREAM, deny, deny_websocket, is_eventsource_like
+from ..wire.denial import EVENT_STREAM, deny_websocket, is_eventsource_like
 from .base import BaseMiddleware, WatchingMiddleware
 
 _check = partial(check, "DrainMiddleware")
@@ -184,13 +184,8 @@ class DrainMiddleware(WatchingMiddleware):
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send a request for a stream elsewhere: what began here now would be cut short."""
         self._observer.count("drain.refused", reason="eventsource" if is_eventsource_like(scope) else "stream")
-        inbound = Inbound(scope, receive)
-        try:
-            await inbound.discard(self.options.clock, DISCARD_WAIT)
-            if not inbound.gone:
-                await deny(scope, send, worker_leaves(self._drain.retry() / 1000), soft=True)
-        finally:
-            inbound.release()
+        denial = worker_leaves(self._drain.retry() / 1000)
+        await refuse(scope, Inbound(scope, receive), send, denial, self.options.clock, soft=True)
 
     async def _answer_readiness(self, scope: Scope, receive: Receive, send: Send) -> None:
         phase = self._drain.phase

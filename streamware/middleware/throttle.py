@@ -30,9 +30,9 @@ from ..observe import NullObserver, Observer
 from ..paths import path_within_mount
 from ..record import KEY, Record, record_of
 from ..streams.inbound import Inbound
-from ..streams.options import DISCARD_WAIT
+from ..streams.refusal import refuse
 from ..types import ASGIApp, Clock, Message, Receive, Scope, Send
-from ..wire.denial import Denial, deny, deny_websocket
+from ..wire.denial import Denial, deny_websocket
 from ..wire.headers import is_preflight
 from ..wire.ratelimit import STYLES, Style
 from .base import RANKS, BaseMiddleware
@@ -224,7 +224,7 @@ class ThrottleMiddleware(BaseMiddleware):
         except Exception:
             logger.exception("whose limits a request comes under could not be told, so it is refused")
             self._observer.count("throttle.refused", reason="key")
-            await self._refuse(scope, Inbound(scope, receive), send, _UNKNOWN)
+            await refuse(scope, Inbound(scope, receive), send, _UNKNOWN, self._clock, soft=True)
             return
         send = self._paced(send)
         if admission is None:
@@ -260,7 +260,7 @@ class ThrottleMiddleware(BaseMiddleware):
         inbound: Inbound | None = None,
     ) -> None:
         if denial is not None:
-            await self._refuse(scope, inbound or Inbound(scope, receive), send, denial)
+            await refuse(scope, inbound or Inbound(scope, receive), send, denial, self._clock, soft=True)
             return
         record: Record | None = None
         if may_read or admission.has_lease:
@@ -280,14 +280,6 @@ class ThrottleMiddleware(BaseMiddleware):
                 record.gates = record.gates[:-1]
             if may_read and not admission.seen:
                 self._telling.distrust()
-
-    async def _refuse(self, scope: Scope, inbound: Inbound, send: Send, denial: Denial) -> None:
-        try:
-            await inbound.discard(self._clock, DISCARD_WAIT)
-            if not inbound.gone:
-                await deny(scope, send, denial, soft=True)
-        finally:
-            inbound.release()
 
     def _telling_of(self, admission: Admission, send: Send) -> Send:
         """``send``, with the limits in the response's head."""

@@ -28,9 +28,9 @@ from ..observe import NullObserver, Observer
 from ..paths import compile_globs, path_within_mount
 from ..streams.current import CurrentStream, current_stream, reset_current_stream, set_current_stream
 from ..streams.inbound import Inbound
-from ..streams.options import DISCARD_WAIT
+from ..streams.refusal import refuse
 from ..types import ASGIApp, Clock, Receive, Scope, Send
-from ..wire.denial import Denial, deny, deny_websocket
+from ..wire.denial import Denial, deny_websocket
 from ..wire.prompt import Asked
 from ..wire.ratelimit import STYLES, Style
 from .base import BaseMiddleware
@@ -265,13 +265,7 @@ class TokenBudgetMiddleware(BaseMiddleware):
         await self._refuse(scope, receive, send, _UNKNOWN)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send, denial: Denial) -> None:
-        inbound = Inbound(scope, receive)
-        try:
-            await inbound.discard(self._clock, DISCARD_WAIT)
-            if not inbound.gone:
-                await deny(scope, send, denial, soft=True)
-        finally:
-            inbound.release()
+        await refuse(scope, Inbound(scope, receive), send, denial, self._clock, soft=True)
 
     # -- WebSockets
 
