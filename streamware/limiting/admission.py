@@ -11,91 +11,47 @@ Rules:
 from __future__ import annotations
 
 import logging
-import random
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from dataclasses import dataclass
 
-from ..observe import Observer
 from ..wire import ratelimit
 from ..wire.denial import Denial
-from ..wire.ratelimit import Balance, Policy, Style
 from .base import Lease, Limit, Taken
 from .guard import Guard
 from .leases import Leases
 from .queueing import Queue, Ticket
+from .refusals import Refusals
 
 logger = logging.getLogger("streamware.throttle")
 
-#: Added to what a refused client is told to wait, up to this part of it: else all come back at once.
-JITTER = 0.1
-#: Policies whose header line is kept.
-MAX_LINES = 1000
 
-
-#: By the ids of limits: these themselves, so that they keep their ids, and their line.
-Lines: TypeAlias = dict[tuple[int, ...], tuple[tuple[Limit, ...], tuple[bytes, bytes]]]
-
-
-@dataclass(slots=True)
-class Desk:
-    """What all admissions of one middleware share. ``retry``: seconds after which to come again where nobody knows."""
+@dataclass(slots=True, kw_only=True)
+class Desk(Refusals):
+    """What all admissions of one middleware share."""
 
     guard: Guard
     leases: Leases
     queue: Queue | None
-    observer: Observer
-    style: Style
-    retry: float
-    enforce: bool
     lease_seconds: float
-    policies: Lines = field(default_factory=Lines)
 
     def refused(self, taken: Taken, most: int, reason: str) -> Denial | None:
         """The refusal; None in shadow mode. Counted and logged either way."""
         if taken.away and not taken.local:
-            reason = "store"
-        elif taken.full:
-            reason = "concurrent"
-        self.observer.count("throttle.refused" if self.enforce else "throttle.would_refuse", reason=reason)
-        violated = [standing.limit.name for standing in taken.standings if standing.wait > 0]
-        logger.info("%s: %s %s", "refused" if self.enforce else "would be refused", reason, ", ".join(violated))
-        if not self.enforce:
-            return None
-        jitter = 1 + JITTER * random.random()
-        if reason == "store":
-            return ratelimit.cannot_tell(self.retry * jitter, style=self.style)
-        if reason == "concurrent":
-            return ratelimit.too_many_at_once(most, self.retry * jitter, style=self.style)
-        return ratelimit.refused(violated, taken.wait * jitter, style=self.style, lines=self.lines(taken))
+            return self.refusal(taken, "store")
+        if taken.full:
+            return self.refusal(
+                taken, "concurrent", lambda later: ratelimit.too_many_at_once(most, later, style=self.style)
+            )
+        return self.refusal(taken, reason)
 
     def refuse_waiting(self, *, gone: bool) -> Denial:
         """The refusal of who found no place in line, or did not come to its head in time; nobody hears it where the
         client is ``gone``."""
         if not gone:
-            self.observer.count("throttle.refused", reason="queue")
+            self.count("refused", "queue")
             logger.info("refused: queue")
-        return ratelimit.too_many_waiting(self.retry * (1 + JITTER * random.random()), style=self.style)
-
-    def lines(self, taken: Taken) -> tuple[tuple[bytes, bytes], ...]:
-        """What a response says of the limits."""
-        standings = taken.standings
-        if not standings:
-            return ()
-        balances = [Balance(each.limit.name, each.remaining, each.reset) for each in standings]
-        return self._policy_line(tuple([each.limit for each in standings])), ratelimit.balance_line(balances)
-
-    def _policy_line(self, limits: tuple[Limit, ...]) -> tuple[bytes, bytes]:
-        # By identity, for to hash limits takes longer than to write them.
-        ids = tuple([id(limit) for limit in limits])
-        known = self.policies.get(ids)
-        if known is None:
-            line = ratelimit.policy_line(Policy(limit.name, limit.amount, limit.window) for limit in limits)
-            if len(self.policies) >= MAX_LINES:
-                self.policies.clear()
-            known = self.policies[ids] = (limits, line)
-        return known[1]
+        return ratelimit.too_many_waiting(self.later(), style=self.style)
 
 
 class Admission:

@@ -173,7 +173,10 @@ class ThrottleMiddleware(BaseMiddleware):
         line = None if queue is None else Queue(queue, queue_timeout, self._clock)
         leases = Leases(guard, seconds=lease, clock=self._clock, observer=self._observer)
         leases.on_freed = None if line is None else line.freed
-        self._desk = Desk(guard, leases, line, self._observer, body, retry, enforce, lease)
+        self._desk = Desk(
+            counters="throttle", observer=self._observer, style=body, retry=retry, enforce=enforce,
+            guard=guard, leases=leases, queue=line, lease_seconds=lease,
+        )  # fmt: skip
         self._tells = send_headers and enforce
         self._accept_first = websocket_refusal == "close"
         self._message_refusal = message_refusal

@@ -164,8 +164,9 @@ class TokenBudgetMiddleware(BaseMiddleware):
         )
         ledger = Ledger(guard, slice_size=slice_size, workers=expected_workers, clock=clock_, observer=self._observer)
         self._budget = Budget(
-            ledger, self._observer, clock_, on_exceeded, max_pause, usage_path, report, body, enforce, retry,
-            send_headers and enforce,
+            counters="token_budget", observer=self._observer, style=body, retry=retry, enforce=enforce,
+            unit="tokens", tells=send_headers and enforce,
+            ledger=ledger, clock=clock_, on_exceeded=on_exceeded, max_pause=max_pause, path=usage_path, reports=report,
         )  # fmt: skip
         self._ledger = ledger
         self._clock = clock_
