@@ -15,8 +15,8 @@ ISSUER = "https://idp.example"
 KEY = OctKey.import_key("0123456789abcdef0123456789abcdef")
 
 
-def token_for(subject: str = "ada", scopes: Iterable[str] = ("chat",), *, lifetime: float = 300.0) -> str:
-    """A token of ``subject``'s."""
+def token_for(subject: str = "ada", scopes: Iterable[str] = ("chat",), *, lifetime: float = 3600.0) -> str:
+    """A token of ``subject``'s. It outlives a run of the whole suite, for modules make theirs when they are loaded."""
     claims = {"iss": ISSUER, "sub": subject, "scope": " ".join(scopes), "exp": int(time.time() + lifetime)}
     return jwt.encode({"alg": "HS256"}, claims, KEY)
 

@@ -7,7 +7,7 @@ end is told from a break: ``read`` returns ``b""`` for the first and raises ``Cu
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Protocol
 
@@ -208,3 +208,10 @@ async def fetch(
     """Status, headers and whole body of one request."""
     async with ask(server, method, target, headers=headers, body=body) as exchange:
         return exchange.status, exchange.headers, await whole(exchange)
+
+
+async def until(ask_for: Callable[[], Awaitable[object]], wanted: object) -> None:
+    """Ask until the answer is ``wanted``."""
+    async with asyncio.timeout(5):
+        while await ask_for() != wanted:
+            await asyncio.sleep(0.02)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import Awaitable, Callable
 
 import pytest
 
 from examples import content
 from tests.servers.apps import wide_event
-from tests.servers.client import EVENTSOURCE, FETCH, Headers, Http1, ask, fetch
+from tests.servers.client import EVENTSOURCE, FETCH, Headers, Http1, ask, fetch, until
 from tests.servers.http2 import Http2
 from tests.servers.launch import Server
 from tests.servers.reading import Reading, follow, follow_until
@@ -224,13 +223,6 @@ async def test_a_client_that_drops_in_mid_upload_starts_nothing(special: Server,
     assert status == 200
     assert b"10000" in body
     assert await runs_of(special, run + " read") == 1
-
-
-async def until(ask_for: Callable[[], Awaitable[object]], wanted: object) -> None:
-    """Ask until the answer is ``wanted``."""
-    async with asyncio.timeout(5):
-        while await ask_for() != wanted:
-            await asyncio.sleep(0.02)
 
 
 HOSTILE: dict[str, Headers] = {

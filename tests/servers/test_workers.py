@@ -22,7 +22,7 @@ import pytest
 from examples import content
 from tests.redis_server import RedisServer
 from tests.servers.asking import Request, runs_of
-from tests.servers.client import EVENTSOURCE, FETCH, ask, fetch
+from tests.servers.client import EVENTSOURCE, FETCH, ask, fetch, until
 from tests.servers.launch import SERVERS, Server
 from tests.servers.reading import Reading, follow, follow_until
 from tests.servers.soak_cuts import cut_streams
@@ -168,12 +168,17 @@ async def interrupted_by_death(a: Server, others: list[Server], *, within: float
     assert bytes(reading.body) == content.body(len(reading.events))
     assert (reading.lost, reading.repeated) == (0, 0)
     assert stranger.last == reading.last, "both have all that there was"
-    assert await count(b, "store.orphan_closed") + await count(c, "store.orphan_closed") == 1
+
+    async def closed() -> int:
+        return await count(b, "store.orphan_closed") + await count(c, "store.orphan_closed")
+
+    await until(closed, 1)  # readers hear of it before its worker has counted it
     headers = (*FETCH, ("last-event-id", reading.cursor))
     for worker in others:
         status, _, body = await fetch(worker, "GET", "/forever?run=x", headers=headers)
         assert status == 410
         assert json.loads(body)["outcome"] == "interrupted"
+    assert await closed() == 1, "once"
 
 
 async def test_a_worker_that_blocks_its_loop_is_not_taken_for_dead(workers: Workers) -> None:

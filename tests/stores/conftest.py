@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,11 @@ async def world(build: Build) -> World:
 @pytest.fixture
 def store(world: World) -> Store:
     return world.store
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory for a file of stores. Not ``tmp_path``, whose name is too long for the sockets beside the file."""
+    directory = Path(tempfile.mkdtemp(prefix="streamware-"))
+    yield directory
+    shutil.rmtree(directory)

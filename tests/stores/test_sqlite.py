@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -33,13 +31,6 @@ from tests.stores.worlds import PROMPT, head, read, read_all, until
 SHORT = Timing(
     window=0.005, operation=0.5, creation=0.5, retry=0.05, max_retry=0.1, beat=0.05, patience=0.5, farewell=0.5
 )
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    directory = Path(tempfile.mkdtemp(prefix="streamware-"))
-    yield directory
-    shutil.rmtree(directory)
 
 
 class Opened:

@@ -39,8 +39,8 @@ class Opened:
 
 
 @pytest.fixture
-async def opened(tmp_path: Path) -> AsyncIterator[Opened]:
-    made = Opened(tmp_path / "streams.db")
+async def opened(place: Path) -> AsyncIterator[Opened]:
+    made = Opened(place / "streams.db")
     yield made
     for store in made.stores:
         await asyncio.wait_for(store.aclose(), 15)
