@@ -12,21 +12,21 @@ from functools import partial
 from typing import Literal
 
 from ..checks import check, is_number, is_text, is_whole
-from ..clock import LoopClock, on_asyncio
+from ..clock import on_asyncio
 from ..exceptions import ConfigurationError
+from ..limiting.accounts import Accounts
 from ..limiting.admission import Admission, Desk
 from ..limiting.base import LimitStorage
-from ..limiting.guard import Guard
-from ..limiting.keys import Key, key_function
+from ..limiting.keys import Key
 from ..limiting.leases import Leases
 from ..limiting.pacing import MAX_DELAY, Pace, PacedResponse
 from ..limiting.queueing import Queue, Ticket
 from ..limiting.reads import Telling, may_be_read
-from ..limiting.rules import Limits, Most, Plan, Rule, Rules, most_rule
+from ..limiting.rules import Limits, Most, Plan, most_rule
 from ..limiting.sockets import ThrottledSocket, close_code
-from ..limiting.storages import Storage, storage_of
+from ..limiting.storages import Storage
 from ..limiting.watched import Watched
-from ..observe import NullObserver, Observer
+from ..observe import Observer
 from ..paths import path_within_mount
 from ..record import KEY, Record, record_of
 from ..streams.inbound import Inbound
@@ -34,7 +34,7 @@ from ..streams.refusal import refuse
 from ..types import ASGIApp, Clock, Message, Receive, Scope, Send
 from ..wire.denial import Denial, deny_websocket
 from ..wire.headers import is_preflight
-from ..wire.ratelimit import STYLES, Style
+from ..wire.ratelimit import Style
 from .base import RANKS, BaseMiddleware
 
 logger = logging.getLogger("streamware.throttle")
@@ -119,33 +119,26 @@ class ThrottleMiddleware(BaseMiddleware):
         super().__init__(app, paths=paths, exclude=exclude)
         owner = type(self).__name__
         slowest = 1 / MAX_DELAY
-        _check(window in ("sliding", "fixed"), "window", window, '"sliding" or "fixed"')
         _check(_is_rate(events_per_second, slowest), "events_per_second", events_per_second,
                f"{slowest:.2f} or more, or None")  # fmt: skip
         _check(_is_rate(bytes_per_second, 1.0), "bytes_per_second", bytes_per_second, "1 or more, or None")
         for option, seconds in (("lease", lease), ("queue_timeout", queue_timeout), ("retry", retry)):
             _check(is_number(seconds) and seconds > 0, option, seconds, "greater than 0 seconds")
         _check(queue is None or is_whole(queue), "queue", queue, "a number of 1 or more, or None")
-        _check(body in STYLES, "body", body, "one of " + ", ".join(map(repr, STYLES)))
         _check(websocket_refusal in ("http", "close"), "websocket_refusal", websocket_refusal, '"http" or "close"')
-        _check(plan is None or callable(plan), "plan", plan, "a function of the scope, or None")
         for option, flag in (("enforce", enforce), ("send_headers", send_headers)):
             _check(isinstance(flag, bool), option, flag, "True or False")
         _check(message_refusal is None or is_text(message_refusal), "message_refusal", message_refusal,
                "the text of a message, or None")  # fmt: skip
-        if name is None:
-            chosen = (self.selection.paths, self.selection.exclude)
-            name = ":".join([key if isinstance(key, str) else "own", *("|".join(each or ()) for each in chosen)])
-        _check(is_text(name), "name", name, "a text")
-
-        def rule(option: str, given: Limits, counter: str) -> Rule | None:
-            return Rules(owner, option, counter, fixed=window == "fixed", plan=plan).rule(given)
-
-        self._key = key_function(owner, key)
-        self._limits = rule("limits", limits, name)
-        self._reads = rule("reads", reads, f"{name} reads")
-        self._messages = rule("messages", messages, f"{name} messages")
-        self._most = most_rule(owner, "concurrent", f"{name} concurrent", concurrent, plan)
+        accounts = self._accounts = Accounts(
+            owner, "throttle", key=key, plan=plan, window=window, storage=storage, name=name, selected=self.selection,
+            on_store_error=on_store_error, expected_workers=expected_workers, body=body, observer=observer, clock=clock,
+        )  # fmt: skip
+        self._key = accounts.key
+        self._limits = accounts.rule("limits", limits)
+        self._reads = accounts.rule("reads", reads, " reads")
+        self._messages = accounts.rule("messages", messages, " messages")
+        self._most = most_rule(owner, "concurrent", f"{accounts.name} concurrent", concurrent, plan)
         self._counts = any(rule is not None for rule in (self._limits, self._reads, self._messages, self._most))
         self._pace = (events_per_second, bytes_per_second)
         self._paces = events_per_second is not None or bytes_per_second is not None
@@ -156,20 +149,9 @@ class ThrottleMiddleware(BaseMiddleware):
         within = () if self._counts else (RANKS["CompressionMiddleware"] + 5,)
         self.ranks = (*before, self.rank, *within)
 
-        self._clock = clock or LoopClock()
-        self._observer = observer or NullObserver()
-        now = None if clock is None else clock.now
-        self._storage = storage_of(storage, now)
-        self._owns_storage = self._storage is not storage
-        guard = Guard(
-            owner,
-            self._storage,
-            on_store_error=on_store_error,
-            expected_workers=expected_workers,
-            clock=self._clock,
-            observer=self._observer,
-            now=now,
-        )
+        self._clock = accounts.clock
+        self._observer = accounts.observer
+        guard = accounts.guard
         line = None if queue is None else Queue(queue, queue_timeout, self._clock)
         leases = Leases(guard, seconds=lease, clock=self._clock, observer=self._observer)
         leases.on_freed = None if line is None else line.freed
@@ -185,20 +167,19 @@ class ThrottleMiddleware(BaseMiddleware):
     @property
     def storage(self) -> LimitStorage:
         """Where the limits are kept."""
-        return self._storage
+        return self._accounts.storage
 
     # -- lifecycle
 
     async def startup(self) -> None:
-        await self._storage.start()
+        await self._accounts.start()
 
     async def shutdown(self) -> None:
         """Nothing: what runs keeps its leases to its end."""
 
     async def aclose(self) -> None:
         await self._desk.leases.aclose()
-        if self._owns_storage:
-            await self._storage.aclose()
+        await self._accounts.aclose()
 
     # -- requests
 

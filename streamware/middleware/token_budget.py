@@ -12,19 +12,19 @@ from functools import partial
 from typing import Literal
 
 from ..checks import check, is_number, is_text, is_whole
-from ..clock import LoopClock, on_asyncio
+from ..clock import on_asyncio
 from ..exceptions import ConfigurationError
+from ..limiting.accounts import Accounts
 from ..limiting.base import Limit, LimitStorage
 from ..limiting.budget import Budget
-from ..limiting.guard import Guard
-from ..limiting.keys import Key, key_function
+from ..limiting.keys import Key
 from ..limiting.ledger import Ledger, Reservation
 from ..limiting.metered_socket import MeteredSocket
 from ..limiting.metering import MeteredResponse
 from ..limiting.request import read_ahead
-from ..limiting.rules import Limits, Plan, Rule, Rules
-from ..limiting.storages import Storage, storage_of
-from ..observe import NullObserver, Observer
+from ..limiting.rules import Limits, Plan, Rule
+from ..limiting.storages import Storage
+from ..observe import Observer
 from ..paths import compile_globs, path_within_mount
 from ..streams.current import CurrentStream, current_stream, reset_current_stream, set_current_stream
 from ..streams.inbound import Inbound
@@ -32,7 +32,7 @@ from ..streams.refusal import refuse
 from ..types import ASGIApp, Clock, Receive, Scope, Send
 from ..wire.denial import Denial, deny_websocket
 from ..wire.prompt import Asked
-from ..wire.ratelimit import STYLES, Style
+from ..wire.ratelimit import Style
 from .base import BaseMiddleware
 
 logger = logging.getLogger("streamware.token_budget")
@@ -113,10 +113,7 @@ class TokenBudgetMiddleware(BaseMiddleware):
     ) -> None:
         super().__init__(app, paths=paths, exclude=exclude)
         owner = type(self).__name__
-        _check(window in ("sliding", "fixed"), "window", window, '"sliding" or "fixed"')
         _check(on_exceeded in ("finish", "cut", "pace"), "on_exceeded", on_exceeded, '"finish", "cut" or "pace"')
-        _check(body in STYLES, "body", body, "one of " + ", ".join(map(repr, STYLES)))
-        _check(plan is None or callable(plan), "plan", plan, "a function of the scope, or None")
         for option, number in (("reserve", reserve), ("max_reserve", max_reserve), ("slice_size", slice_size),
                                ("max_body", max_body)):  # fmt: skip
             _check(is_whole(number), option, number, "a number of 1 or more")
@@ -126,50 +123,33 @@ class TokenBudgetMiddleware(BaseMiddleware):
         for option, flag in (("enforce", enforce), ("report", report), ("send_headers", send_headers)):
             _check(isinstance(flag, bool), option, flag, "True or False")
         _check(usage_path is None or _is_path(usage_path), "usage_path", usage_path, "names with dots between, or None")
-        if name is None:
-            chosen = (self.selection.paths, self.selection.exclude)
-            name = ":".join(
-                ["tokens", key if isinstance(key, str) else "own", *("|".join(each or ()) for each in chosen)]
-            )
-        _check(is_text(name), "name", name, "a text")
-
-        def rule(option: str, given: Limits, counter: str) -> Rule | None:
-            return Rules(owner, option, counter, fixed=window == "fixed", plan=plan).rule(given)
-
-        self._key = key_function(owner, key)
-        self._limits = rule("limits", limits, name)
+        accounts = self._accounts = Accounts(
+            owner, "token_budget", key=key, plan=plan, window=window, storage=storage, name=name,
+            selected=self.selection, before=("tokens",), on_store_error=on_store_error,
+            expected_workers=expected_workers, body=body, observer=observer, clock=clock,
+        )  # fmt: skip
+        self._key = accounts.key
+        self._limits = accounts.rule("limits", limits)
         self._models: list[tuple[Callable[[str], object] | None, Rule | None]] = []
         expected = "a mapping of glob patterns of models' names to limits, or None"
         _check(models is None or isinstance(models, Mapping), "models", models, expected)
         for glob, within in (models or {}).items():
             _check(is_text(glob), "models", glob, expected)
-            self._models.append((compile_globs((glob,)), rule("models", within, f"{name} model {glob}")))
+            self._models.append((compile_globs((glob,)), accounts.rule("models", within, f" model {glob}")))
         if self._limits is None and not self._models:
             raise ConfigurationError(f"{owner}: give it limits=, or models=")
 
-        clock_ = clock or LoopClock()
-        self._observer = observer or NullObserver()
-        now = None if clock is None else clock.now
-        self._storage = storage_of(storage, now)
-        self._owns_storage = self._storage is not storage
-        guard = Guard(
-            owner,
-            self._storage,
-            on_store_error=on_store_error,
-            expected_workers=expected_workers,
-            clock=clock_,
-            observer=self._observer,
-            counters="token_budget",
-            now=now,
+        self._clock = clock_ = accounts.clock
+        observer_ = accounts.observer
+        ledger = Ledger(
+            accounts.guard, slice_size=slice_size, workers=expected_workers, clock=clock_, observer=observer_
         )
-        ledger = Ledger(guard, slice_size=slice_size, workers=expected_workers, clock=clock_, observer=self._observer)
         self._budget = Budget(
-            counters="token_budget", observer=self._observer, style=body, retry=retry, enforce=enforce,
+            counters="token_budget", observer=observer_, style=body, retry=retry, enforce=enforce,
             unit="tokens", tells=send_headers and enforce,
             ledger=ledger, clock=clock_, on_exceeded=on_exceeded, max_pause=max_pause, path=usage_path, reports=report,
         )  # fmt: skip
         self._ledger = ledger
-        self._clock = clock_
         self._reserve = reserve
         self._max_reserve = max_reserve
         self._max_body = max_body
@@ -177,20 +157,19 @@ class TokenBudgetMiddleware(BaseMiddleware):
     @property
     def storage(self) -> LimitStorage:
         """Where the limits are kept."""
-        return self._storage
+        return self._accounts.storage
 
     # -- lifecycle
 
     async def startup(self) -> None:
-        await self._storage.start()
+        await self._accounts.start()
 
     async def shutdown(self) -> None:
         """Nothing: what runs is settled when it has ended."""
 
     async def aclose(self) -> None:
         await self._ledger.settler.drain()
-        if self._owns_storage:
-            await self._storage.aclose()
+        await self._accounts.aclose()
 
     # -- requests
 
