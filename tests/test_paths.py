@@ -13,6 +13,7 @@ from streamware import (
     OriginMiddleware,
     ResumeMiddleware,
     ThrottleMiddleware,
+    TokenBudgetMiddleware,
 )
 from streamware.auth.requirements import Requirements
 from streamware.auth.tickets import _covers
@@ -63,8 +64,9 @@ def test_whatever_a_file_system_would_read_otherwise_is_ambiguous(parts: list[st
 
 
 def test_whoever_decides_access_is_a_guard_and_nobody_else():
-    deciding = (AuthMiddleware, ClientIPMiddleware, IPAllowlistMiddleware, OriginMiddleware, ThrottleMiddleware)
-    assert all(cls.guards for cls in deciding)
+    assert all(cls.guards for cls in (AuthMiddleware, ClientIPMiddleware, IPAllowlistMiddleware, OriginMiddleware))
+    assert ThrottleMiddleware.guards
+    assert TokenBudgetMiddleware.guards
     assert not ResumeMiddleware.guards
 
 

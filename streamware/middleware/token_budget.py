@@ -80,6 +80,7 @@ class TokenBudgetMiddleware(BaseMiddleware):
     """
 
     scope_types = frozenset({"http", "websocket"})
+    guards = True
 
     def __init__(
         self,
