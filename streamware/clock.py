@@ -1,4 +1,5 @@
-"""The clock of production: the running event loop's own time and timers; and whether there is such a loop."""
+"""The clock of production: the running event loop's own time and timers; whether there is such a loop; and how to sleep
+by any clock."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from .types import TimerHandle
+from .types import Clock, TimerHandle
 
 
 class LoopClock:
@@ -18,6 +19,16 @@ class LoopClock:
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> TimerHandle:
         return asyncio.get_running_loop().call_later(delay, callback)
+
+
+async def sleep(clock: Clock, seconds: float) -> None:
+    """Wait so long by ``clock``."""
+    over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    timer = clock.call_later(seconds, lambda: None if over.done() else over.set_result(None))
+    try:
+        await over
+    finally:
+        timer.cancel()
 
 
 def on_asyncio() -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ..clock import sleep
 from ..types import Clock
 from ..wire.calibration import Calibration
 from ..wire.denial import Denial
@@ -68,17 +68,9 @@ class Budget(Refusals):
         while left > 0:
             wait = min(max(reservation.taken.wait, SHORTEST_PAUSE), LONGEST_PAUSE, left)
             left -= wait
-            await self._sleep(wait)
+            await sleep(self.clock, wait)
             before = reservation.granted
             if await reservation.extend(wanted):
                 return True
             wanted -= reservation.granted - before
         return False
-
-    async def _sleep(self, seconds: float) -> None:
-        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        timer = self.clock.call_later(seconds, lambda: None if over.done() else over.set_result(None))
-        try:
-            await over
-        finally:
-            timer.cancel()

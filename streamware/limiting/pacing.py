@@ -10,11 +10,11 @@ Rules:
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from ..clock import sleep
 from ..types import Clock, Message, Send
 from ..wire import headers
 from ..wire.boundary import EventBoundary, LineBoundary
@@ -60,12 +60,7 @@ class Pace:
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
-        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        timer = self._clock.call_later(seconds, lambda: None if over.done() else over.set_result(None))
-        try:
-            await over
-        finally:
-            timer.cancel()
+        await sleep(self._clock, seconds)
 
     async def pay(self, events: int, octets: int) -> None:
         """Wait for one's turn, and take it."""
