@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from ..streams.current import Usage
 from ..streams.gone import ClientGone, is_disconnect
+from ..streams.listening import Listening
 from ..types import Message, Receive, Scope, Send
 from ..wire.usage import Counts
 from ..wire.usage_body import Reader, reader_of
@@ -35,7 +36,7 @@ class MeteredSocket:
     ) -> None:  # fmt: skip
         self._budget = budget
         self._scope = scope
-        self._receive = receive
+        self._listening = Listening(receive)
         self._send = send
         self._key = key
         self._limits = limits
@@ -49,7 +50,6 @@ class MeteredSocket:
         self._period = min(limit.window for limit in limits)
         self._code = 0  # that it was closed with
         self._exceeded = False
-        self._listener: asyncio.Task[object] | None = None
         self._turn = asyncio.Lock()  # apps send from several tasks: each message is counted on its own
         self.cursor = ""  # it has no log
 
@@ -60,18 +60,8 @@ class MeteredSocket:
 
     async def receive(self) -> Message:
         """The app's ``receive``."""
-        if self._code:
-            return {"type": "websocket.disconnect", "code": self._code, "reason": ""}
-        task = self._listener = asyncio.current_task()
-        before = 0 if task is None else task.cancelling()
-        try:
-            return await self._receive()
-        except asyncio.CancelledError:
-            if not self._code or task is None or task.uncancel() > before:
-                raise
-            return {"type": "websocket.disconnect", "code": self._code, "reason": ""}
-        finally:
-            self._listener = None
+        message = await self._listening.message()
+        return {"type": "websocket.disconnect", "code": self._code, "reason": ""} if message is None else message
 
     async def send(self, message: Message) -> None:
         """The app's ``send``."""
@@ -156,7 +146,6 @@ class MeteredSocket:
         wait = 0.0 if self._reservation is None else self._reservation.taken.wait
         self._budget.count("cut", "websocket")
         self._code = close_code(self._scope, wait)
-        if self._listener is not None:
-            self._listener.cancel()
+        self._listening.end()
         await self._send({"type": "websocket.send", "text": cut_off_message()})
         await self._send({"type": "websocket.close", "code": self._code, "reason": "the token budget is used up"})

@@ -17,6 +17,7 @@ from typing import cast
 
 from ..streams.current import Usage
 from ..streams.gone import ClientGone, is_disconnect
+from ..streams.listening import Listening
 from ..types import Message, RawHeaders, Receive, Scope, Send
 from ..wire import headers
 from ..wire.denial import is_eventsource_like
@@ -33,8 +34,8 @@ class MeteredResponse:
 
     __slots__ = (
         "_asked", "_base", "_body", "_budget", "_closed", "_counts", "_cuttable", "_cutting", "_ended", "_exceeded",
-        "_finished", "_kind", "_listener", "_receive", "_reservation", "_scope", "_send", "_status", "_streams",
-        "_told", "_usage", "cursor",
+        "_finished", "_kind", "_listening", "_reservation", "_scope", "_send", "_status", "_streams",
+        "_usage", "cursor",
     )  # fmt: skip
 
     def __init__(
@@ -42,7 +43,7 @@ class MeteredResponse:
     ) -> None:
         self._budget = budget
         self._scope = scope
-        self._receive = receive
+        self._listening = Listening(receive)
         self._send = send
         self._reservation = reservation
         self._asked = asked
@@ -52,9 +53,8 @@ class MeteredResponse:
         self._body: Body | None = None
         self._kind = Kind.OTHER
         self._status = 0
-        self._streams = self._cuttable = self._cutting = self._told = self._ended = False
+        self._streams = self._cuttable = self._cutting = self._ended = False
         self._exceeded = self._finished = self._closed = False
-        self._listener: asyncio.Task[object] | None = None
         self.cursor = ""  # it has no log
 
     def told_by(self, usage: Usage) -> None:
@@ -66,22 +66,12 @@ class MeteredResponse:
 
     async def receive(self) -> Message:
         """The app's ``receive``."""
-        if self._told:
-            return {"type": "http.disconnect"}
-        task = self._listener = asyncio.current_task()
-        before = 0 if task is None else task.cancelling()
-        try:
-            return await self._receive()
-        except asyncio.CancelledError:
-            if not self._told or task is None or task.uncancel() > before:
-                raise
-            return {"type": "http.disconnect"}
-        finally:
-            self._listener = None
+        message = await self._listening.message()
+        return {"type": "http.disconnect"} if message is None else message
 
     def send(self, message: Message) -> Awaitable[None]:
         """The app's ``send``. No coroutine of its own for what just passes."""
-        if self._told:
+        if self._listening.over:
             return self._send_late()
         if message["type"] == "http.response.body":
             if self._body is not None:
@@ -107,7 +97,7 @@ class MeteredResponse:
 
     def forgives(self, error: BaseException) -> bool:
         """Whether what the app raised says no more than what it was told."""
-        return self._told and is_disconnect(error)
+        return self._listening.over and is_disconnect(error)
 
     # -- the response
 
@@ -189,15 +179,13 @@ class MeteredResponse:
 
     def _tell(self) -> None:
         """Tell the app that it is to end, as if its client had left."""
-        self._told = True
-        if self._listener is not None:
-            self._listener.cancel()
+        self._listening.end()
 
     # -- what it comes to
 
     async def end(self) -> None:
         """The app has returned. A stream that it was told to end, and did not, is ended."""
-        if self._told and not self._ended and self._status:
+        if self._listening.over and not self._ended and self._status:
             self._ended = True
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 

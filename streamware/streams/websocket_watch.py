@@ -13,12 +13,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, cast
 
 from ..types import Message, Receive, Scope, Send
 from .ending import Ending
 from .gone import ClientGone, is_disconnect
-from .lookout import current_task
+from .listening import Listening
 
 CLOSE_WAIT = 5.0  # seconds that the close may take, where a client that reads nothing blocks it as well
 
@@ -27,13 +27,12 @@ class WebSocketWatch:
     """One connection, from its handshake to its end. ``open``: it is accepted, and neither side has closed. ``ending``:
     why it was closed in the app's place."""
 
-    __slots__ = ("_inner_receive", "_listener", "ending", "inner_send", "open", "scope")
+    __slots__ = ("_listening", "ending", "inner_send", "open", "scope")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
-        self._inner_receive = receive
+        self._listening = Listening(receive)
         self.inner_send = send
-        self._listener: asyncio.Task[object] | None = None
         self.ending: Ending | None = None
         self.open = False
 
@@ -41,17 +40,11 @@ class WebSocketWatch:
         """The app's ``receive``."""
         if self.ending is not None:
             return self._disconnect(self.ending)
-        task = self._listener = current_task()
-        before = 0 if task is None else task.cancelling()
-        try:
-            message = await self._inner_receive()
-        except asyncio.CancelledError:
-            if self.ending is None or task is None or task.uncancel() > before:
-                raise
-            await self._send_close(self.ending)
-            return self._disconnect(self.ending)
-        finally:
-            self._listener = None
+        message = await self._listening.message()
+        if message is None:
+            ending = cast("Ending", self.ending)  # of whoever has ended the wait
+            await self._send_close(ending)
+            return self._disconnect(ending)
         if message["type"] == "websocket.disconnect":
             self.open = False
         return message
@@ -92,9 +85,7 @@ class WebSocketWatch:
             return
         self.ending = ending
         self.open = False
-        if self._listener is not None:
-            self._listener.cancel()
-        else:  # the app does not listen: it learns of it when it does
+        if not self._listening.end():  # the app does not listen: it learns of it when it does
             await self._send_close(ending)
 
     async def _send_close(self, ending: Ending) -> None:
