@@ -6,17 +6,14 @@ each expires and may be told to forget one. When it closes it checks that no tim
 
 from __future__ import annotations
 
-import asyncio
 import time
 import zlib
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from streamware import (
     AuthMiddleware,
     Board,
-    CountingObserver,
     DrainMiddleware,
     Expiry,
     HeartbeatMiddleware,
@@ -29,8 +26,9 @@ from streamware import (
     VerifierUnavailable,
 )
 from streamware.middleware.base import Lifecycle
-from streamware.testing import FakeClock, WebSocketConnection, settle
+from streamware.testing import FakeClock, WebSocketConnection
 from streamware.types import ASGIApp, Message, Receive, Scope, Send
+from tests.middleware.composed import Composed
 from tests.middleware.resume_site import EVENTSOURCE, READER, Run, SiteConnection, Stage
 from tests.secrets import secret
 
@@ -142,7 +140,7 @@ class AuthConnection(SiteConnection):
         return self._event_reader.read(self._plain())
 
 
-class Worker:
+class Worker(Composed):
     """One worker. ``expiry``: its ``on_expiry``."""
 
     def __init__(
@@ -150,11 +148,8 @@ class Worker:
         desk: Desk | None = None, store: MemoryStore | None = None, board: Board | None = None,
         expiry: Expiry = PLAIN, resume: Mapping[str, Any] | None = None, **auth: Any,
     ) -> None:  # fmt: skip
-        self.clock = clock or FakeClock()
-        self.own_clock = clock is None
+        super().__init__(Stage(), clock)
         self.desk = desk or Desk(self.clock)
-        self.observer = CountingObserver()
-        self.stage = Stage()
         self.way = way
         self.store = MemoryStore(clock=self.clock) if store is None else store
         common: dict[str, Any] = {"clock": self.clock, "observer": self.observer}
@@ -180,44 +175,10 @@ class Worker:
             self.app = self.stack
             self.hooks = list(self.stack._hooks)
         self.auth._tenures._wall = self.desk.wall
-        self.connections: list[AuthConnection] = []
-        self.troubles: list[str] = []
-
-    async def __aenter__(self) -> Self:
-        self._tasks = asyncio.all_tasks()
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: self.troubles.append(str(context)))
-        for hook in self.hooks:
-            await hook.startup()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        for connection in self.connections:
-            await connection.aclose()
-        for run in self.stage.runs:
-            if not run.over.is_set():
-                run.begin(None)
-        await settle()
-        for hook in self.hooks:
-            await hook.shutdown()
-        for hook in self.hooks:
-            await hook.aclose()
-        await settle()
-        if error is None:
-            self.check()
 
     def check(self) -> None:
-        """What must hold when everything has ended."""
-        for connection in self.connections:
-            connection.check()
-            assert connection.exception is None or connection.was_cancelled, connection.exception
-        assert not self.troubles, self.troubles
         assert not self.auth._tenures._of
-        assert not self.resume._worker.producers
-        if self.own_clock:
-            assert self.clock.timers == 0, "timers are left behind"
-            assert not (left := asyncio.all_tasks() - self._tasks), left
+        super().check()
 
     def connect(
         self, token: str, path: str = "/chat", *, headers: Mapping[str, str] = READER, cursor: str | None = None,

@@ -6,17 +6,15 @@ clock. When it closes it checks that no timer, task or exception is left.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from streamware import DrainMiddleware, HeartbeatMiddleware, MemoryStore, Middleware, ResumeMiddleware, Stack
 from streamware.middleware.base import Lifecycle, census
-from streamware.observe import CountingObserver
 from streamware.streams.drain import Phase
-from streamware.testing import FakeClock, settle
+from streamware.testing import FakeClock
 from streamware.types import ASGIApp
+from tests.middleware.composed import Composed
 from tests.middleware.resume_site import EVENTSOURCE, READER, Run, SiteConnection, Stage
 
 #: ``short``: a ``Stack`` on its short way; ``long``: as among other middleware of ours; ``mute``: without heartbeats;
@@ -32,17 +30,14 @@ class SharedStore(MemoryStore):
     shared = True
 
 
-class Place:
+class Place(Composed):
     """One worker."""
 
     def __init__(
         self, app: ASGIApp | None = None, *, way: str = "short", clock: FakeClock | None = None,
         store: MemoryStore | None = None, resume: Mapping[str, Any] | None = None, **drain: Any,
     ) -> None:  # fmt: skip
-        self.clock = clock or FakeClock()
-        self.own_clock = clock is None
-        self.observer = CountingObserver()
-        self.stage = Stage()
+        super().__init__(Stage(), clock)
         self.way = way
         self.store = SharedStore(clock=self.clock) if store is None else store
         inner = app or self.stage
@@ -62,44 +57,16 @@ class Place:
             (self.resume,) = [own for own in self.stack._own if isinstance(own, ResumeMiddleware)]
             self.app = self.stack
             self.hooks = list(self.stack._hooks)
-        self.connections: list[SiteConnection] = []
-        self.troubles: list[str] = []
 
-    async def __aenter__(self) -> Self:
-        self._tasks = asyncio.all_tasks()
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: self.troubles.append(str(context)))
-        for hook in self.hooks:
-            await hook.startup()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        for connection in self.connections:
-            await connection.aclose()
-        for run in self.stage.runs:
-            if not run.over.is_set():
-                run.begin(None)
-        await settle()
+    async def close(self) -> None:
         await self.drain.aclose()
         await self.resume.aclose()
-        await settle()
-        if error is None:
-            self.check()
 
     def check(self) -> None:
-        """What must hold when everything has ended."""
-        for connection in self.connections:
-            connection.check()
-            assert connection.exception is None or connection.was_cancelled, connection.exception
-        assert not self.troubles, self.troubles
         assert not self.drain.drains.responses
         assert not self.drain.drains.sockets
-        assert not self.resume._worker.producers
         assert not self.resume._worker.polls
-        if self.own_clock:
-            assert self.clock.timers == 0, "timers are left behind"
-            assert not (left := asyncio.all_tasks() - self._tasks), left
+        super().check()
 
     @property
     def phase(self) -> Phase:

@@ -11,13 +11,12 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from streamware import MemoryStore, ResumeMiddleware
-from streamware.observe import CountingObserver
-from streamware.testing import Connection, FakeClock, settle
+from streamware.testing import Connection, FakeClock
 from streamware.types import ASGIApp, Message, Receive, Scope, Send
+from tests.middleware.composed import Composed
 
 SSE = ((b"content-type", b"text/event-stream"),)
 
@@ -192,7 +191,7 @@ def as_uvicorn(app: ASGIApp) -> ASGIApp:
     return call
 
 
-class Site:
+class Site(Composed):
     """One worker that serves ``app`` through Resume.
 
     :param around: puts something around the middleware, as an outer middleware would be.
@@ -203,50 +202,24 @@ class Site:
         self, app: ASGIApp | None = None, *, clock: FakeClock | None = None, store: object = None,
         around: Callable[[ASGIApp], ASGIApp] | None = None, listens: bool = True, **options: Any,
     ) -> None:  # fmt: skip
-        self.clock = clock or FakeClock()
-        self.observer = CountingObserver()
-        self.stage = Stage(listens=listens)
+        super().__init__(Stage(listens=listens), clock)
         given: Mapping[str, Any] = store if isinstance(store, Mapping) else {}
         self.store: MemoryStore = store if isinstance(store, MemoryStore) else MemoryStore(clock=self.clock, **given)
         self.resume = ResumeMiddleware(
             app or self.stage, store=self.store, clock=self.clock, observer=self.observer, **options
         )
         self.app: ASGIApp = around(self.resume) if around else self.resume
-        self.connections: list[Connection] = []
-        self.troubles: list[str] = []
-        self.own_clock = clock is None  # else others are at work beside this site
 
-    async def __aenter__(self) -> Self:
-        self._tasks = asyncio.all_tasks()
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: self.troubles.append(str(context)))
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        for connection in self.connections:
-            await connection.aclose()
-        for run in self.stage.runs:
-            if not run.over.is_set():
-                run.begin(None)
-        await settle()
+    async def close(self) -> None:
         await self.resume.aclose()
-        await settle()
-        if error is None:
-            self.check()
 
     def check(self) -> None:
-        """What must hold when everything has ended."""
-        for connection in self.connections:
-            connection.check()
-            if connection.started and connection.exception is not None and not connection.was_cancelled:
-                raise AssertionError("an exception reached the server after the start") from connection.exception
-        assert not self.troubles, self.troubles
-        assert not self.resume._worker.producers
+        super().check()
         assert self.resume._worker.detached == 0
-        if self.own_clock:
-            assert self.clock.timers == 0, "timers are left behind"
-            assert not (left := asyncio.all_tasks() - self._tasks), left
+
+    def check_exception(self, connection: Connection) -> None:
+        if connection.started and connection.exception is not None and not connection.was_cancelled:
+            raise AssertionError("an exception reached the server after the start") from connection.exception
 
     def connect(
         self, path: str = "/chat", *, headers: Mapping[str, str] | Iterable[tuple[str, str]] = READER,
