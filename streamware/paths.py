@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Generic, TypeVar, cast
 
 from .exceptions import ConfigurationError
 from .globs import common_path
 from .types import Scope
+
+T = TypeVar("T")
 
 # Doubled slashes, dot segments, backslashes, and what is still encoded after the server has decoded it once.
 _AMBIGUOUS = re.compile(r"//|/\.{1,2}(?:[/;]|\Z)|\\|%(?:2[ef]|5c)", re.IGNORECASE).search
@@ -75,9 +77,36 @@ def patterns(owner: str, option: str, given: object) -> tuple[str, ...] | None:
 
 def compile_globs(globs: Sequence[str] | None) -> Callable[[str], object] | None:
     """A function that is true of a path that any of ``globs`` matches; None for None. No patterns match nothing."""
-    if globs is None:
-        return None
+    return None if globs is None else _matcher(globs)
+
+
+def _matcher(globs: Sequence[str]) -> Callable[[str], object]:
     return re.compile("|".join(fnmatch.translate(glob) for glob in globs) or r"(?!)").match
+
+
+class FirstMatch(Generic[T]):
+    """Values by glob pattern, as a mapping has them or as they are added, of which the first that matches counts."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[str, T] | None = None) -> None:
+        self._values: list[tuple[Callable[[str], object], T]] = []
+        for glob, value in (values or {}).items():
+            self.add(glob, value)
+
+    def __bool__(self) -> bool:
+        return bool(self._values)
+
+    def add(self, glob: str, value: T) -> None:
+        """One more, behind those that there are."""
+        self._values.append((_matcher((glob,)), value))
+
+    def find(self, path: str, default: T) -> T:
+        """The value of ``path``; ``default`` where no pattern matches."""
+        for matches, value in self._values:
+            if matches(path):
+                return value
+        return default
 
 
 def path_within_mount(scope: Scope) -> str:

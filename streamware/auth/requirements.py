@@ -9,12 +9,12 @@ taken for another further in is not optional, and asks for the scopes of all.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 from ..exceptions import ConfigurationError
 from ..globs import common_path
-from ..paths import compile_globs, is_ambiguous, patterns
+from ..paths import FirstMatch, compile_globs, is_ambiguous, patterns
 
 #: RFC 6749, section 3.3.
 _SCOPE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+").fullmatch
@@ -31,16 +31,15 @@ class Requirements:
     def __init__(self, owner: str, scopes: object, optional: object) -> None:
         globs = patterns(owner, "optional", optional) or ()
         self._optional = compile_globs(globs) if globs else None
-        self._rules: list[tuple[Callable[[str], object], Scopes]] = []
-        self._default = NONE
+        self._rules: FirstMatch[Scopes | None] = FirstMatch()
+        self._default = named = NONE
         if isinstance(scopes, Mapping):
             before: list[str] = []
             for glob, listed in cast("Mapping[str, object]", scopes).items():
                 patterns(owner, "scopes", [glob])
                 needed = _checked(owner, f"scopes[{glob!r}]", listed)
-                matches = compile_globs((glob,))
-                if matches is not None:
-                    self._rules.append((matches, needed))
+                self._rules.add(glob, needed)
+                named |= needed
                 both = common_path([globs, [glob]], [before]) if needed and globs else None
                 if both:
                     raise ConfigurationError(
@@ -51,16 +50,16 @@ class Requirements:
         elif scopes is not None:
             self._default = _checked(owner, "scopes", scopes)
         #: All scopes that any path may ask for.
-        self.named: Scopes = self._default.union(*(needed for _, needed in self._rules))
+        self.named: Scopes = self._default | named
         self.everywhere: Scopes | None = None if self._rules or globs else self._default
 
     def of(self, path: str) -> Scopes:
         """The scopes that ``path`` asks for, all of them."""
         if self.everywhere is None and is_ambiguous(path):
             return self.named
-        for matches, needed in self._rules:
-            if matches(path):
-                return needed
+        needed = self._rules.find(path, None)  # which may be none at all
+        if needed is not None:
+            return needed
         return NONE if self._optional is not None and self._optional(path) else self._default
 
     def is_optional(self, path: str) -> bool:

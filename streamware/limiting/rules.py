@@ -17,8 +17,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias, cast
 
+from ..checks import is_whole
 from ..exceptions import ConfigurationError
-from ..paths import compile_globs, patterns
+from ..paths import FirstMatch, patterns
 from ..types import Scope
 from .base import Limit
 
@@ -64,10 +65,9 @@ class Rules:
             raise self._error(entries, f"{_EXPECTED}, a function, or a mapping of paths or of plans to them")
         if not any(key.startswith(("/", "*")) for key in entries):
             return self._by_plan(cast("Mapping[str, Choice]", entries), self._counter)
-        by_path: list[tuple[Callable[[str], object], Rule | None]] = []
+        by_path: FirstMatch[Rule | None] = FirstMatch()
         for glob, within in entries.items():
             patterns(self._owner, self._option, [glob])
-            matches = compile_globs((glob,))
             counter = f"{self._counter} {glob}"
             plans = _mapping(within)
             rule = (
@@ -75,14 +75,11 @@ class Rules:
                 if plans is None
                 else self._by_plan(cast("Mapping[str, Choice]", plans), counter)
             )
-            if matches is not None:
-                by_path.append((matches, rule))
+            by_path.add(glob, rule)
 
         def choose(scope: Scope, path: str) -> tuple[Limit, ...]:
-            for matches, rule in by_path:
-                if matches(path):
-                    return () if rule is None else rule(scope, path)
-            return ()
+            rule = by_path.find(path, None)
+            return () if rule is None else rule(scope, path)
 
         return choose
 
@@ -172,7 +169,7 @@ def most_rule(owner: str, option: str, place: str, given: Most, plan: Plan | Non
     expected = "a number of 1 or more, None, a function of the scope, or a mapping of paths or of plans to numbers"
 
     def check(value: object) -> int | None:
-        if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        if value is None or is_whole(value):
             return value
         raise ConfigurationError.option(owner, option, value, expected)
 
@@ -187,15 +184,8 @@ def most_rule(owner: str, option: str, place: str, given: Most, plan: Plan | Non
     numbers = {key: check(value) for key, value in given.items()}
     if any(key.startswith(("/", "*")) for key in numbers):
         patterns(owner, option, numbers)
-        by_path = [(compile_globs((glob,)), number, f"{place} {glob}") for glob, number in numbers.items()]
-
-        def of_path(scope: Scope, path: str) -> tuple[int | None, str]:
-            for matches, number, where in by_path:
-                if matches is not None and matches(path):
-                    return number, where
-            return None, place
-
-        return of_path
+        by_path = FirstMatch({glob: (number, f"{place} {glob}") for glob, number in numbers.items()})
+        return lambda scope, path: by_path.find(path, (None, place))
     if plan is None or DEFAULT_PLAN not in numbers:
         raise ConfigurationError(f"{owner}: {option} names plans, which want plan=, and one called 'default'")
 

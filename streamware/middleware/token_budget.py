@@ -7,7 +7,7 @@ This module decides what a request is reserved with; the counting, the reservati
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Literal
 
@@ -25,7 +25,7 @@ from ..limiting.request import read_ahead
 from ..limiting.rules import Limits, Plan, Rule
 from ..limiting.storages import Storage
 from ..observe import Observer
-from ..paths import compile_globs, path_within_mount
+from ..paths import FirstMatch, path_within_mount
 from ..streams.current import CurrentStream, current_stream, reset_current_stream, set_current_stream
 from ..streams.inbound import Inbound
 from ..streams.refusal import refuse
@@ -131,12 +131,12 @@ class TokenBudgetMiddleware(BaseMiddleware):
         )  # fmt: skip
         self._key = accounts.key
         self._limits = accounts.rule("limits", limits)
-        self._models: list[tuple[Callable[[str], object] | None, Rule | None]] = []
+        self._models: FirstMatch[Rule | None] = FirstMatch()
         expected = "a mapping of glob patterns of models' names to limits, or None"
         _check(models is None or isinstance(models, Mapping), "models", models, expected)
         for glob, within in (models or {}).items():
             _check(is_text(glob), "models", glob, expected)
-            self._models.append((compile_globs((glob,)), accounts.rule("models", within, f" model {glob}")))
+            self._models.add(glob, accounts.rule("models", within, f" model {glob}"))
         if self._limits is None and not self._models:
             raise ConfigurationError(f"{owner}: give it limits=, or models=")
 
@@ -222,12 +222,8 @@ class TokenBudgetMiddleware(BaseMiddleware):
         await response.end()
 
     def _limits_of(self, scope: Scope, asked: Asked | None) -> Sequence[Limit]:
-        path = path_within_mount(scope)
-        if asked is not None:
-            for matches, rule in self._models:
-                if matches is not None and matches(asked.model):
-                    return () if rule is None else rule(scope, path)
-        return () if self._limits is None else self._limits(scope, path)
+        rule = self._limits if asked is None else self._models.find(asked.model, self._limits)
+        return () if rule is None else rule(scope, path_within_mount(scope))
 
     async def _admit(self, key: str, limits: Sequence[Limit], asked: Asked | None) -> tuple[Reservation, Denial | None]:
         """Reserve what the request may use. An answer may be shorter than what is reserved for it, a prompt not."""

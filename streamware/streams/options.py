@@ -8,7 +8,7 @@ from typing import Generic, TypeVar, cast
 
 from ..exceptions import ConfigurationError
 from ..observe import Observer, OnceLog
-from ..paths import compile_globs, patterns
+from ..paths import FirstMatch, patterns
 from ..stores.base import Store
 from ..types import Clock, Scope
 
@@ -50,26 +50,21 @@ class ByPath(Generic[T]):
         owner: str = "ResumeMiddleware",
     ) -> None:
         self._default = default
-        self._by_path: list[tuple[Callable[[str], object], T]] = []
+        self._by_path: FirstMatch[T] = FirstMatch()
         if isinstance(given, Mapping):
             by_path = cast(Mapping[str, T], given)  # checkers lose T here
             for glob, value in by_path.items():
                 patterns(owner, option, [glob])
-                matches = compile_globs((glob,))
                 if not check(value):
                     raise ConfigurationError.option(owner, f"{option}[{glob!r}]", value, expected)
-                if matches is not None:
-                    self._by_path.append((matches, value))
+                self._by_path.add(glob, value)
         elif check(given):
             self._default = given
         else:
             raise ConfigurationError.option(owner, option, given, expected)
 
     def __getitem__(self, path: str) -> T:
-        for matches, value in self._by_path:
-            if matches(path):
-                return value
-        return self._default
+        return self._by_path.find(path, self._default)
 
 
 @dataclass(frozen=True, slots=True)
