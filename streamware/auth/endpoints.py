@@ -14,6 +14,7 @@ from ..exceptions import StoreError
 from ..observe import Observer
 from ..types import Receive, Scope, Send
 from ..wire import headers
+from ..wire.answer import answer
 from ..wire.challenge import Refusal
 from ..wire.denial import Denial, deny
 from .principal import Principal
@@ -44,12 +45,12 @@ class MetadataEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         method = scope["method"]
         if method == "OPTIONS":
-            await answer(scope, send, 204, b"", _ANY_ORIGIN, *_PREFLIGHT)
+            await answer(scope, send, 204, [_ANY_ORIGIN, *_PREFLIGHT])
         elif method in ("GET", "HEAD"):
             age = (b"cache-control", b"public, max-age=%d" % METADATA_AGE)
-            await answer(scope, send, 200, self._document, _JSON, age, _ANY_ORIGIN)
+            await answer(scope, send, 200, [_JSON, age, _ANY_ORIGIN], self._document)
         else:
-            await answer(scope, send, 405, b"", (b"allow", b"GET, HEAD, OPTIONS"), _NO_STORE)
+            await answer(scope, send, 405, [(b"allow", b"GET, HEAD, OPTIONS"), _NO_STORE])
 
 
 _PREFLIGHT = (
@@ -72,13 +73,13 @@ class TicketEndpoint:
     ) -> Refusal | None:
         """Answer it; or what it is refused for, if it is for a reason that is not the request's form."""
         if scope["method"] != "POST":
-            await answer(scope, send, 405, b"", (b"allow", b"POST"), _NO_STORE)
+            await answer(scope, send, 405, [(b"allow", b"POST"), _NO_STORE])
             return None
         try:
             async with asyncio.timeout(BODY_WAIT):
                 body = await read_body(receive)
         except TimeoutError:
-            await answer(scope, send, 408, b"", _NO_STORE)
+            await answer(scope, send, 408, [_NO_STORE])
             return None
         if body is None:
             return None
@@ -104,7 +105,7 @@ class TicketEndpoint:
             # An EventSource comes back to the URL that it has, whose ticket is spent.
             "on_reconnect": "new_ticket",
         }
-        await answer(scope, send, 200, msgspec.json.encode(issued), _JSON, _NO_STORE)
+        await answer(scope, send, 200, [_JSON, _NO_STORE], msgspec.json.encode(issued))
         return None
 
 
@@ -119,13 +120,6 @@ async def read_body(receive: Receive) -> bytes | None:
         if not message.get("more_body", False):
             break
     return body
-
-
-async def answer(scope: Scope, send: Send, status: int, body: bytes, *lines: tuple[bytes, bytes]) -> None:
-    """One whole answer."""
-    length = [(b"content-length", b"%d" % len(body))] if status != 204 else []
-    await send({"type": "http.response.start", "status": status, "headers": [*lines, *length]})
-    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
 
 def _path(body: bytes) -> str | None:

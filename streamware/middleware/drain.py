@@ -26,6 +26,7 @@ from ..streams.refusal import refuse
 from ..streams.websocket_watch import WebSocketWatch
 from ..types import ASGIApp, Clock, Message, RawHeaders, Receive, Scope, Send
 from ..wire import headers
+from ..wire.answer import answer
 from ..wire.denial import EVENT_STREAM, deny_websocket, is_eventsource_like
 from .base import BaseMiddleware, WatchingMiddleware
 
@@ -195,10 +196,7 @@ class DrainMiddleware(WatchingMiddleware):
         if scope["method"] not in ("GET", "HEAD"):
             status, body = 405, b""
             lines = [(b"allow", b"GET, HEAD"), (b"cache-control", b"no-store")]
-        lines.append((b"content-length", b"%d" % len(body)))
-        send = closing(scope, send) if phase >= Phase.DRAINING else send
-        await send({"type": "http.response.start", "status": status, "headers": lines})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+        await answer(scope, closing(scope, send) if phase >= Phase.DRAINING else send, status, lines, body)
 
 
 def closing(scope: Scope, send: Send) -> Send:

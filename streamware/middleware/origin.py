@@ -19,6 +19,7 @@ from ..streams.resource import PARAMETER
 from ..types import ASGIApp, Message, RawHeaders, Receive, Scope, Send
 from ..wire import cross_origin, transport
 from ..wire import headers as raw
+from ..wire.answer import answer
 from ..wire.cors import Answers, CORSOptions
 from ..wire.cross_origin import ACCEPTED, AUTHORIZATION, CERTIFICATE, COOKIE, Absent, Relation
 from ..wire.denial import EVENT_STREAM, Denial, deny, deny_websocket
@@ -143,10 +144,10 @@ class OriginMiddleware(BaseMiddleware):
         if self._require_secure and scope.get("scheme") not in transport.SECURE_SCHEMES:
             return self._insecure(scope, inner)
         if origin is not None and http and raw.is_preflight(scope):
-            answer = None
+            lines = None
             if self._cors is not None and relation in _READERS:
-                answer = self._cors.preflight(given, origin)
-            return self.app(scope, receive, inner) if answer is None else _answer(send, 204, answer)
+                lines = self._cors.preflight(given, origin)
+            return self.app(scope, receive, inner) if lines is None else answer(scope, send, 204, lines)
         if relation not in ACCEPTED and (self._all or not http or _asks_for_stream(scope, found)):
             reason = cross_origin.decide(
                 relation,
@@ -209,8 +210,7 @@ class OriginMiddleware(BaseMiddleware):
             await self._refuse(scope, send, "insecure", _INSECURE)
             return
         self._observer.count("origin.redirected", reason="insecure")
-        lines = [(b"location", location), (b"cache-control", b"no-store"), (b"content-length", b"0")]
-        await _answer(send, 308, lines)
+        await answer(scope, send, 308, [(b"location", location), (b"cache-control", b"no-store")])
 
     async def _refuse(self, scope: Scope, send: Send, reason: str, denial: Denial = _NOT_ALLOWED) -> None:
         self._observer.count("origin.refused", reason=reason)
@@ -233,12 +233,6 @@ _REMEDIES = {
     "scheme": "requests from pages of %s are refused, since the scheme of the request is another: where a proxy ends "
     "TLS, let ClientIPMiddleware trust it, or add the origin to allow= of OriginMiddleware",
 }
-
-
-async def _answer(send: Send, status: int, lines: RawHeaders) -> None:
-    """A whole answer without a body."""
-    await send({"type": "http.response.start", "status": status, "headers": lines})
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _asks_for_stream(scope: Scope, found: dict[bytes, bytes]) -> bool:

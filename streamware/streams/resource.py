@@ -15,6 +15,7 @@ from ..exceptions import StoreUnavailable
 from ..stores.base import Log, Tombstone
 from ..types import Message, RawHeaders, Scope
 from ..wire import headers, sse
+from ..wire.answer import answer_messages
 from ..wire.cursor import Cursor, is_stream_id, parse_cursor
 from ..wire.denial import Denial, no_content
 from .answer import Answer, Follow, Gone, NoContent
@@ -167,7 +168,7 @@ async def poll(call: Call, log: Log, after: int) -> None:
         outcome = log.outcome if log.outcome is not None and last == log.last else None  # told with the last event only
         body = msgspec.json.encode(Poll(polled, f"{log.stream}.{last}", outcome))
         options.observer.count("resume.polled")
-        await call.answer(json_answer(200, body, [(b"content-location", stream_location(log.stream))]))
+        await call.answer(json_answer(call, 200, body, [(b"content-location", stream_location(log.stream))]))
     finally:
         if timer is not None:
             timer.cancel()
@@ -183,24 +184,16 @@ def polled_event(wire: bytes, cursor: str) -> PolledEvent | None:
     return PolledEvent(cursor, "", wire.decode("utf-8", "replace").rstrip("\r\n"))
 
 
-def json_answer(status: int, body: bytes, more: RawHeaders) -> list[Message]:
+def json_answer(call: Call, status: int, body: bytes, more: RawHeaders) -> list[Message]:
     """A JSON response of our own: never cached, and varying by all that it depends on."""
-    head: RawHeaders = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"cache-control", b"no-store"),
-        *more,
-    ]
-    return [
-        {"type": "http.response.start", "status": status, "headers": headers.merge_vary(head, *VARY)},
-        {"type": "http.response.body", "body": body, "more_body": False},
-    ]
+    head: RawHeaders = [(b"content-type", b"application/json"), (b"cache-control", b"no-store"), *more]
+    return answer_messages(call.scope, status, headers.merge_vary(head, *VARY), body)
 
 
 async def accepted(call: Call, stream: str) -> None:
     """202 to a start by ``Prefer: respond-async`` (RFC 7240 §4.1), once the response has proved to be a stream."""
     location = stream_location(stream)
     body = msgspec.json.encode({"stream": location.decode(), "cursor": f"{stream}.0"})
-    for message in json_answer(202, body, [(b"location", location), (b"preference-applied", b"respond-async")]):
+    for message in json_answer(call, 202, body, [(b"location", location), (b"preference-applied", b"respond-async")]):
         if not call.inbound.gone:
             await call.send(message)

@@ -21,6 +21,7 @@ import msgspec
 from ..record import record_of
 from ..types import Message, RawHeaders, Receive, Scope, Send
 from . import headers as raw
+from .answer import answer_messages
 
 #: What an answer to a stream's request may depend on.
 VARY = (b"Accept", b"Last-Event-ID", b"Prefer", b"Authorization", b"Cookie", b"Origin")
@@ -150,15 +151,4 @@ def _ceil(seconds: float, most: float, scale: int = 1) -> int:
 
 
 def _answer(scope: Scope, status: int, headers: RawHeaders, body: bytes) -> list[Message]:
-    """One whole answer. A HEAD has the headers of its GET, a 204 and a 304 have no length (RFC 9110, section 8.6)."""
-    headers = raw.merge_vary(raw.no_store(headers), *VARY)
-    if status in (204, 304):
-        body = b""
-    else:
-        headers.append((b"content-length", b"%d" % len(body)))
-    if scope["method"] == "HEAD":
-        body = b""
-    return [
-        {"type": "http.response.start", "status": status, "headers": headers},
-        {"type": "http.response.body", "body": body, "more_body": False},
-    ]
+    return answer_messages(scope, status, raw.merge_vary(raw.no_store(headers), *VARY), body)
