@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 
 import pytest
@@ -195,6 +196,15 @@ async def test_a_reservation_that_comes_behind_its_settling_takes_nothing(redis:
     await storage.aclose()
 
 
+async def settle(claim: Claim, total: int) -> None:
+    """Settle it once the storage answers again."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            with contextlib.suppress(StoreUnavailable):
+                await claim.settle(total)
+                return
+
+
 async def test_a_slice_whose_answer_is_lost_is_given_back_by_settling(redis: RedisServer):
     storage = RedisLimitStorage(redis.url, timeout=0.1)
     await storage.start()
@@ -205,13 +215,7 @@ async def test_a_slice_whose_answer_is_lost_is_given_back_by_settling(redis: Red
         await claim.extend(300, share=1)
     redis.resume()
     assert claim.granted == 100
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            try:
-                await claim.settle(120)
-                break
-            except StoreUnavailable:
-                pass
+    await settle(claim, 120)
 
     patient = RedisLimitStorage(redis.url, timeout=PATIENCE)
     assert await used(patient) == [120]
@@ -228,14 +232,8 @@ async def test_a_settling_whose_answer_is_lost_counts_once(redis: RedisServer):
     with pytest.raises(StoreUnavailable):
         await claim.settle(150)
     redis.resume()
-    async with asyncio.timeout(PATIENCE):
-        for _ in range(3):
-            while True:
-                try:
-                    await claim.settle(150)
-                    break
-                except StoreUnavailable:
-                    pass
+    for _ in range(3):
+        await settle(claim, 150)
 
     patient = RedisLimitStorage(redis.url, timeout=PATIENCE)
     assert await used(patient) == [150]
