@@ -137,7 +137,10 @@ class Log(Protocol):
         ...
 
     async def reach(self, seq: int, timeout: float) -> bool:
-        """Wait, at most ``timeout`` seconds, until event ``seq`` exists; False if it does not."""
+        """Wait, at most ``timeout`` seconds, until event ``seq`` exists; False if it does not.
+
+        :raises StoreUnavailable: a shared store cannot say.
+        """
         ...
 
 

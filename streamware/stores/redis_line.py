@@ -3,14 +3,17 @@
 Rules:
 
 1. A channel is joined once the server has confirmed it: what is published from then on is heard.
-2. A server that is silent is found out by a ping, and the connection given up.
-3. ``on_death`` is called once, when the connection was lost, or the server will have no more to do with a channel.
+2. Confirmations are counted: that of a joining that was given up says nothing about the next one, nor does that of a
+   leaving that was asked for say that the server has moved the channel.
+3. A server that is silent is found out by a ping, and the connection given up.
+4. ``on_death`` is called once, when the connection was lost, or the server will have no more to do with a channel.
    Nothing is made again here.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection
 
 from ..exceptions import StoreUnavailable
@@ -37,7 +40,9 @@ class Line:
         self._on_death: Callable[[Line], None] | None = on_death
         self._letter = b"S" if nodes.sharded else b""
         self._pipe: Pipe | None = None
-        self._confirmed: set[bytes] = set()
+        self._asked: set[bytes] = set()  # what was said of them last is that they are subscribed to
+        self._joining: Counter[bytes] = Counter()  # confirmations that are still to come
+        self._leaving: Counter[bytes] = Counter()
         self._waiting: dict[bytes, list[asyncio.Future[None]]] = {}
         self._heard = True
         self._dead = False
@@ -59,7 +64,9 @@ class Line:
                     self._ping()
         if pipe is None or pipe.lost:
             raise StoreUnavailable("the connection that subscribes was lost")
-        wanted = [channel for channel in channels if channel not in self._confirmed and channel not in self._waiting]
+        wanted = [channel for channel in channels if channel not in self._asked]
+        self._asked.update(wanted)
+        self._joining.update(wanted)
         at_once = 1 if self._letter else AT_ONCE  # sharded ones of several slots are refused in one command
         for at in range(0, len(wanted), at_once):
             pipe.tell(pack(self._letter + b"SUBSCRIBE", *wanted[at : at + at_once]))
@@ -72,11 +79,11 @@ class Line:
             raise StoreUnavailable(f"{pipe.name}: no subscription within {timeout:g} s") from error
 
     def leave(self, channel: bytes) -> None:
-        if channel in self.channels:
-            self.channels.discard(channel)
-            self._confirmed.discard(channel)
-            if self._pipe is not None:
-                self._pipe.tell(pack(self._letter + b"UNSUBSCRIBE", channel))
+        self.channels.discard(channel)
+        if channel in self._asked and self._pipe is not None:
+            self._asked.discard(channel)
+            self._leaving[channel] += 1
+            self._pipe.tell(pack(self._letter + b"UNSUBSCRIBE", channel))
 
     def close(self) -> None:
         self._on_death = None
@@ -85,10 +92,10 @@ class Line:
     # -- within
 
     async def _confirmation(self, channel: bytes) -> None:
-        if channel in self._confirmed:
-            return
         if self._dead:
             raise StoreUnavailable("the connection that subscribes was lost")
+        if channel not in self._joining:
+            return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(channel, []).append(waiter)
         try:
@@ -117,13 +124,15 @@ class Line:
             case [b"message" | b"smessage", bytes(channel), bytes(data)]:
                 self._hear(channel, data)
             case [b"subscribe" | b"ssubscribe", bytes(channel), _]:
-                self._confirmed.add(channel)
-                for waiter in self._waiting.pop(channel, ()):
-                    if not waiter.done():
-                        waiter.set_result(None)
+                if _is_last(self._joining, channel):
+                    for waiter in self._waiting.pop(channel, ()):
+                        if not waiter.done():
+                            waiter.set_result(None)
+            case [b"unsubscribe" | b"sunsubscribe", bytes(channel), _] if channel in self._leaving:
+                _is_last(self._leaving, channel)
             case [b"sunsubscribe", bytes(channel), _] if channel in self.channels:
                 self._die()  # the cluster has moved it
-            case [*_] | bytes():  # confirmations of leaving, answers to pings
+            case [*_] | bytes():  # answers to pings
                 pass
             case _:  # an error: this server is not the one to ask, or not fit
                 self._die()
@@ -142,3 +151,12 @@ class Line:
         on_death, self._on_death = self._on_death, None
         if on_death is not None:
             on_death(self)
+
+
+def _is_last(expected: Counter[bytes], channel: bytes) -> bool:
+    """One of the confirmations that were ``expected`` of ``channel`` has come; whether no more are."""
+    expected[channel] -= 1
+    if expected[channel] > 0:
+        return False
+    del expected[channel]
+    return True

@@ -60,8 +60,11 @@ class RemoteLog:
         return await self._follow_until(lambda feed: feed.last >= seq, seq - 1, timeout)
 
     async def ends(self, timeout: float) -> bool:
-        """Wait, at most ``timeout`` seconds, until it has an outcome; False if it does not."""
-        return await self._follow_until(lambda feed: feed.outcome is not None, self._state.last, timeout)
+        """Wait, at most ``timeout`` seconds, until it has an outcome; False if it does not, or if nobody can say."""
+        try:
+            return await self._follow_until(lambda feed: feed.outcome is not None, self._state.last, timeout)
+        except StoreUnavailable:
+            return False
 
     async def _follow_until(self, wanted: Callable[[Feed], bool], after: int, timeout: float) -> bool:
         late = False
@@ -83,8 +86,6 @@ class RemoteLog:
                     await feed.page(max(0, after))
                 else:
                     await feed.wait()
-        except StoreUnavailable:
-            return wanted(feed)
         finally:
             timer.cancel()
             feed.leave()

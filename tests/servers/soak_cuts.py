@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import random
 import secrets
@@ -25,7 +26,7 @@ from dataclasses import dataclass, field, fields
 
 from examples import content
 from tests.servers.asking import KINDS, Request
-from tests.servers.client import EVENTSOURCE, Headers, Http1, begin, fetch
+from tests.servers.client import EVENTSOURCE, Exchange, Headers, Http1, begin, fetch, whole
 from tests.servers.http2 import Http2Exchange
 from tests.servers.launch import EXAMPLES, PAIRS, SERVERS, Server
 from tests.servers.reading import Reading
@@ -103,7 +104,7 @@ class Cutter:
         try:
             await exchange.head()
             if exchange.status != 200:
-                return self._refused(exchange.status, resumes)
+                return await self._refused(exchange, resumes)
             while data := await exchange.read():
                 self.reading.feed(data)
                 received += len(data)
@@ -159,11 +160,15 @@ class Cutter:
             exchange.cut(how)
         self._count_cut()
 
-    def _refused(self, status: int, resumes: bool) -> bool:
+    async def _refused(self, exchange: Exchange, resumes: bool) -> bool:
         """204 says that nothing is missing, which the bytes will show."""
-        if status != 204 or not resumes:
-            self._fail(f"was answered {status} behind {self.reading.cursor or 'nothing'}")
-        return status == 204
+        if exchange.status == 204 and resumes:
+            return True
+        why = b"a body that was cut"
+        with contextlib.suppress(Cut):
+            why = await whole(exchange)
+        self._fail(f"was answered {exchange.status} behind {self.reading.cursor or 'nothing'}: {why.decode()}")
+        return False
 
     def _count_cut(self) -> None:
         self._cuts += 1

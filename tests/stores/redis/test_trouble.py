@@ -9,7 +9,7 @@ import time
 import pytest
 
 from streamware.exceptions import StoreFull, StoreUnavailable
-from streamware.stores.base import Outcome
+from streamware.stores.base import Outcome, Tombstone
 from streamware.stores.redis_line import Line
 from tests.redis_server import RedisServer
 from tests.stores.redis.kit import until
@@ -50,6 +50,9 @@ async def test_a_server_that_stalls_holds_up_no_local_stream_and_no_request(own:
         producing = Producing(log)
         near, far = Following(log.reader(0)), Following(await b.open(log.stream))
         await producing.reach(50)
+        known = await b.store.open(log.stream)
+        assert known is not None
+        assert not isinstance(known, Tombstone)
         own.stall()
         stalled = time.monotonic()
         with pytest.raises((StoreUnavailable, StoreFull)):
@@ -63,6 +66,8 @@ async def test_a_server_that_stalls_holds_up_no_local_stream_and_no_request(own:
                 await b.store.open("sw" + a.store.tag + "A" * 22)
             assert time.monotonic() - asked < 2 * FAST.operation + 0.3, "nobody queues behind a dead store"
             await asyncio.sleep(0.05)
+        with pytest.raises(StoreUnavailable):  # not that there is no such event: nobody knows
+            await known.reach(log.last, 1.0)
         own.resume()
         await producing.reach(100)
         events = await producing.end()
