@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import ClassVar, Protocol, runtime_checkable
 
 from ..auth.principal import Principal
@@ -177,8 +178,9 @@ class BaseMiddleware:
         """What a ``Stack`` is to answer before any middleware: an app by path within the mount."""
         return {}
 
-    def watch(self, scope: Scope, receive: Receive, send: Send) -> Watch:
-        """All that this middleware is to one HTTP connection, where it is ``frameless``."""
+    @property
+    def watch(self) -> Callable[[Scope, Receive, Send], Watch]:
+        """Makes all that this middleware is to one HTTP connection, where it is ``frameless``."""
         raise NotImplementedError  # for those that say that they are frameless
 
     @property
@@ -242,21 +244,15 @@ class WatchingMiddleware(BaseMiddleware):
         """Whether it looks out on every HTTP connection that reaches it."""
         return "http" in self.scope_types and self.selection.everything
 
-    def watch(self, scope: Scope, receive: Receive, send: Send) -> Lookout:
-        lookout = Lookout()
-        lookout.options = self.options
-        lookout.scope = scope
-        lookout.inner_receive = receive
-        lookout.inner_send = send
-        lookout.pulse = lookout.listener = None
-        lookout.open = lookout.gone = lookout.quiet = lookout.told = False
-        return lookout
+    @property
+    def watch(self) -> Callable[[Scope, Receive, Send], Lookout]:
+        return partial(Lookout, self.options)
 
     async def look_out(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP connection in a frame of its own."""
         if self.options.under_way is None and TENURE in scope:
             self.options.under_way = set()  # from here on somebody may want to end responses
-        lookout = self.watch(scope, receive, send)
+        lookout = Lookout(self.options, scope, receive, send)
         try:
             await self.app(scope, lookout.receive, lookout.send)
         except Exception as error:

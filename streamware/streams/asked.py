@@ -44,7 +44,7 @@ class Reading:
     """How requests are read. ``always``: matches the paths, within the mount, whose requests may get a log whatever
     they accept."""
 
-    __slots__ = ("_always", "_known", "_media_types", "_mention", "accepts", "by_path", "usual")
+    __slots__ = ("_always", "_known", "_media_types", "_mention", "by_path", "plain", "usual")
 
     def __init__(self, media_types: frozenset[bytes], always: Callable[[str], object] | None) -> None:
         self._media_types = media_types
@@ -54,8 +54,8 @@ class Reading:
         self._always = always
         #: True where a path alone may make a request one that gets a log.
         self.by_path = always is not None
-        #: Of the values of Accept that most requests have, which name a stream.
-        self.accepts: dict[bytes, bool] = {}
+        #: Values of Accept that have come, and name no stream: most requests have one of a few.
+        self.plain: set[bytes] = set()
         self._known: dict[bytes, bool] = {}  # a service has few content types, and looks one up at each response
 
     def could_ask(self, scope: Scope) -> bool:
@@ -78,9 +78,11 @@ class Reading:
         return False
 
     def _names_stream(self, accept: bytes) -> bool:
+        if accept in self.plain:
+            return False
         found = self._mention(accept) is not None
-        if len(self.accepts) < _KNOWN_TYPES and len(accept) <= _KNOWN_BYTES:
-            self.accepts[accept] = found
+        if not found and len(self.plain) < _KNOWN_TYPES and len(accept) <= _KNOWN_BYTES:
+            self.plain.add(accept)
         return found
 
     def read(self, scope: Scope) -> Request | None:
@@ -93,7 +95,7 @@ class Reading:
                 continue
             if name in _MCP:
                 return None
-            if name != b"accept" or (self.accepts.get(value, True) and self._names_stream(value)):
+            if name != b"accept" or self._names_stream(value):
                 telling = True
         if not telling or scope["method"] in _NEVER:
             return None

@@ -17,6 +17,8 @@ import asyncio
 from collections.abc import Awaitable, Coroutine
 from typing import Any
 
+import msgspec
+
 from ..record import tenure_of
 from ..types import Message, RawHeaders, Receive, Scope, Send
 from ..wire.denial import is_eventsource_like
@@ -27,37 +29,28 @@ from .pulse import PulseOptions, ResponsePulse
 from .tenure import Tenure
 
 
-class Lookout:
+class Lookout(msgspec.Struct, eq=False):
     """An HTTP response until its start shows whether it may be one to put something into. Most are not, and this is
-    all that they pay for: it is made without a call of its own, by ``watch`` of the middleware.
+    all that they pay for: a ``Struct``, for that is made without a frame of its own.
 
     ``open``: there is a pulse to be ended. ``gone``: the client is known to have left. ``quiet``: nobody else is to
     hear of a stream. ``told``: the app has been told to end. ``listener``: the task that waits in the server's
     ``receive``.
     """
 
-    __slots__ = (
-        "gone",
-        "inner_receive",
-        "inner_send",
-        "listener",
-        "open",
-        "options",
-        "pulse",
-        "quiet",
-        "scope",
-        "told",
-    )
-    gone: bool
+    options: PulseOptions
+    scope: Scope
     inner_receive: Receive
     inner_send: Send
-    listener: asyncio.Task[object] | asyncio.Future[Message] | None
-    open: bool
-    options: PulseOptions
-    pulse: ResponsePulse | None
-    quiet: bool
-    scope: Scope
-    told: bool
+    pulse: ResponsePulse | None = None
+    listener: asyncio.Task[object] | asyncio.Future[Message] | None = None
+    open: bool = False
+    gone: bool = False
+    quiet: bool = False
+    told: bool = False
+
+    def __repr__(self) -> str:  # a scope has secrets in it
+        return object.__repr__(self)
 
     async def receive(self) -> Message:
         """The app's ``receive``."""
