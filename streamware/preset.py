@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TypedDict
 
 from .auth.address_sources import AddressList
 from .auth.verifier import Verifier
@@ -75,80 +76,42 @@ def wrap(
     :param observer: receives the counters.
     """
     # They are read by several middlewares: an iterator would be spent after the first.
-    selected = patterns("wrap", "paths", paths)
-    excluded = patterns("wrap", "exclude", exclude)
-
-    logs = _store(store)
-    middleware: list[Middleware] = []
-    if trusted_proxies is not None:
-        middleware.append(
-            Middleware(
-                ClientIPMiddleware,
-                trusted_proxies=trusted_proxies,
-                paths=selected,
-                exclude=excluded,
-                observer=observer,
-            )
-        )
-    if allow is not None or deny is not None:
-        middleware.append(
-            Middleware(
-                IPAllowlistMiddleware,
-                allow=allow,
-                deny=deny,
-                paths=selected,
-                exclude=excluded,
-                observer=observer,
-            )
-        )
-    if origins is not None:
-        middleware.append(
-            Middleware(OriginMiddleware, allow=origins, cors=True, paths=selected, exclude=excluded, observer=observer)
-        )
-    if verifier is not None:
-        shared: object = logs  # a store of one's own need not be a board
-        middleware.append(
-            Middleware(
-                AuthMiddleware,
-                verifier=verifier,
-                board=shared if isinstance(shared, Board) else None,
-                paths=selected,
-                exclude=excluded,
-                observer=observer,
-            )
-        )
+    common: _Common = {
+        "paths": patterns("wrap", "paths", paths),
+        "exclude": patterns("wrap", "exclude", exclude),
+        "observer": observer,
+    }
     if not isinstance(compress, bool):
         raise ConfigurationError.option("wrap", "compress", compress, "True or False")
+    logs = _store(store)
+    shared: object = logs  # a store of one's own need not be a board
+    board = shared if isinstance(shared, Board) else None
+
+    middleware: list[Middleware] = []
+    if trusted_proxies is not None:
+        middleware.append(Middleware(ClientIPMiddleware, trusted_proxies=trusted_proxies, **common))
+    if allow is not None or deny is not None:
+        middleware.append(Middleware(IPAllowlistMiddleware, allow=allow, deny=deny, **common))
+    if origins is not None:
+        middleware.append(Middleware(OriginMiddleware, allow=origins, cors=True, **common))
+    if verifier is not None:
+        middleware.append(Middleware(AuthMiddleware, verifier=verifier, board=board, **common))
     if compress:
-        middleware.append(Middleware(CompressionMiddleware, paths=selected, exclude=excluded, observer=observer))
+        middleware.append(Middleware(CompressionMiddleware, **common))
     if grace is not None:
-        middleware.append(
-            Middleware(
-                DrainMiddleware,
-                grace=grace,
-                deadline=deadline,
-                readiness=readiness,
-                paths=selected,
-                exclude=excluded,
-                observer=observer,
-            )
-        )
+        middleware.append(Middleware(DrainMiddleware, grace=grace, deadline=deadline, readiness=readiness, **common))
     if interval is not None:
-        middleware.append(
-            Middleware(HeartbeatMiddleware, interval=interval, paths=selected, exclude=excluded, observer=observer)
-        )
-    middleware.append(
-        Middleware(
-            ResumeMiddleware,
-            store=logs,
-            always=always,
-            linger=linger,
-            paths=selected,
-            exclude=excluded,
-            observer=observer,
-        )
-    )
+        middleware.append(Middleware(HeartbeatMiddleware, interval=interval, **common))
+    middleware.append(Middleware(ResumeMiddleware, store=logs, always=always, linger=linger, **common))
     return Stack(app, middleware=middleware)
+
+
+class _Common(TypedDict):
+    """The options that every middleware has."""
+
+    paths: Iterable[str] | None
+    exclude: Iterable[str] | None
+    observer: Observer | None
 
 
 def _store(given: Store | str | None) -> Store | None:
