@@ -33,11 +33,11 @@ from streamware import (
     preset,
     wrap,
 )
-from streamware.limiting.ledger import Ledger
 from streamware.observe import OnceLog
 from streamware.testing import Connection, settle
 from streamware.types import Message, Receive, Scope, Send
 from tests.auth.verifying import SecretVerifier, token_for
+from tests.redis_limits import ledger_of, patient, settled, storage_of
 from tests.redis_server import PATIENCE, RedisServer
 from tests.secrets import secret
 
@@ -95,22 +95,10 @@ def described(stack: Stack) -> dict[object, dict[str, Any]]:
     return {entry.cls: dict(entry.kwargs) for entry in stack.middleware}
 
 
-def storage_of(stack: Stack) -> Any:
-    storages = [options["storage"] for options in described(stack).values() if "storage" in options]
-    assert all(storage is storages[0] for storage in storages)
-    return storages[0]
-
-
-def ledger_of(stack: Stack) -> Ledger:
-    (budget,) = (ours for ours in stack._own if isinstance(ours, TokenBudgetMiddleware))
-    return budget._ledger
-
-
 @asynccontextmanager
 async def served(stack: Stack) -> AsyncIterator[Stack]:
-    """``stack`` within its lifespan. On a busy machine an answer may take longer than a request would wait for it."""
-    if isinstance(storage := storage_of(stack), RedisLimitStorage):
-        storage._timeout = PATIENCE
+    """``stack`` within its lifespan."""
+    patient(stack)
     messages: asyncio.Queue[Message] = asyncio.Queue()
     answers: asyncio.Queue[Message] = asyncio.Queue()
     lifespan = asyncio.ensure_future(stack({"type": "lifespan", "state": {}}, messages.get, answers.put))
@@ -142,12 +130,6 @@ async def asked(stack: Stack, cursor: str | None = None, **more: Any) -> Connect
 def told(connection: Connection) -> list[str]:
     """What the response says of limits."""
     return sorted(value.decode() for name, value in connection.headers if name == b"ratelimit")
-
-
-async def settled(stack: Stack) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while len(ledger_of(stack).settler) or ledger_of(stack).settler._task is not None:
-            await asyncio.sleep(0.001)
 
 
 # -- what is refused
