@@ -153,7 +153,7 @@ class Stack:
                 and not any(inner.needs_record for inner in own[place:])
             )
             ours.encloses(own[place + 1 :])
-        self._hooks = [ours for ours in own if isinstance(ours, Lifecycle)]
+        self._hooks: list[Lifecycle] = [ours for ours in own if isinstance(ours, Lifecycle)]
         for outer, inner in pairwise([None, *(layer.own for layer in layers)]):
             if inner is not None:
                 inner.joined(outer)

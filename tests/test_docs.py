@@ -6,7 +6,9 @@ runs in a thread of its own, and where it speaks to 127.0.0.1:8000, the page's `
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import inspect
 import re
 import socket
 from pathlib import Path
@@ -14,6 +16,8 @@ from typing import Any
 
 import pytest
 import uvicorn
+
+import streamware
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -69,29 +73,108 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
     assert missing == []
 
 
-def test_every_option_has_its_line_on_the_page_of_its_middleware() -> None:
-    import inspect
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_the_links_to_a_section_name_one(page: Path) -> None:
+    found = re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", page.read_text(encoding="utf-8"))
 
-    import streamware
-
-    pages = [
-        ("auth.md", streamware.AuthMiddleware),
-        ("client-ip.md", streamware.ClientIPMiddleware),
-        ("client-ip.md", streamware.IPAllowlistMiddleware),
-        ("compression.md", streamware.CompressionMiddleware),
-        ("drain.md", streamware.DrainMiddleware),
-        ("heartbeat.md", streamware.HeartbeatMiddleware),
-        ("origin.md", streamware.OriginMiddleware),
-        ("resume.md", streamware.ResumeMiddleware),
-        ("throttle.md", streamware.ThrottleMiddleware),
-        ("../stores.md", streamware.MemoryStore),
-        ("../auth.md", streamware.JWTVerifier),
-        ("../auth.md", streamware.IntrospectionVerifier),
+    missing = [
+        f"{target}#{anchor}"
+        for target, anchor in found
+        if "://" not in target and anchor not in anchors(page.parent / target if target else page)
     ]
-    for page, cls in pages:
-        text = (ROOT / "docs" / "middleware" / page).read_text(encoding="utf-8")
-        table = {
-            cell for row in re.findall(r"^\| ([^|]*) \|", text, re.MULTILINE) for cell in re.findall(r"`(\w+)`", row)
+
+    assert missing == []
+
+
+def anchors(page: Path) -> set[str]:
+    """Of the headings of a page, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+# Whose options the tables of a page are, from top to bottom.
+TABLES = {
+    "auth.md": [streamware.JWTVerifier, streamware.IntrospectionVerifier],
+    "limits.md": [streamware.wrap],
+    "middleware/auth-expiry.md": [streamware.Expiry],
+    "middleware/auth.md": [streamware.Tickets, streamware.AuthMiddleware],
+    "middleware/client-ip.md": [streamware.ClientIPMiddleware, streamware.IPAllowlistMiddleware],
+    "middleware/compression.md": [streamware.CompressionMiddleware],
+    "middleware/drain.md": [streamware.DrainMiddleware],
+    "middleware/heartbeat.md": [streamware.HeartbeatMiddleware],
+    "middleware/origin.md": [streamware.OriginMiddleware, streamware.CORSOptions, streamware.OriginMiddleware],
+    "middleware/resume.md": [streamware.ResumeMiddleware],
+    "middleware/throttle.md": [streamware.ThrottleMiddleware],
+    "middleware/token-budget.md": [streamware.TokenBudgetMiddleware],
+    "stores.md": [streamware.MemoryStore, streamware.SQLiteStore, streamware.RedisStore],
+}
+UNITS = {"": 1, " s": 1, " h": 3600, " KiB": 1024, " MiB": 1024**2, " GiB": 1024**3}
+
+
+def option_tables(page: Path) -> list[tuple[bool, dict[str, str]]]:
+    """Of each table of options: whether it gives defaults, and so has to be complete; and its second cell by option."""
+    found = re.finditer(
+        r"^\| option[^|]* \| (\w+)[^\n]*\n\|[-|]+\n((?:\|[^\n]*\n)+)", page.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    tables: list[tuple[bool, dict[str, str]]] = []
+    for table in found:
+        cells: dict[str, str] = {}
+        for row in table[2].splitlines():
+            _, first, second, *_ = row.split("|")
+            options = re.findall(r"`(\w+)`", first)
+            values = second.strip().split(", ") if len(options) > 1 else [second.strip()]
+            cells |= zip(options, values if len(values) == len(options) else [""] * len(options), strict=True)
+        tables.append((table[1] == "default", cells))
+    return tables
+
+
+def default_of(cell: str) -> object:
+    """The value that a cell gives, as ``None``, 15.0, 8 MiB; ``...`` where it says it in words."""
+    number = re.fullmatch(r"([\d,.]+)( s| h| [KMG]iB|)", cell)
+    if number is not None:
+        return float(number[1].replace(",", "")) * UNITS[number[2]]
+    try:
+        value: object = ast.literal_eval(cell.strip("`")) if cell.startswith("`") else ...
+    except (ValueError, SyntaxError):
+        return ...
+    return tuple(value) if isinstance(value, list) else value
+
+
+def test_every_table_of_options_is_looked_at() -> None:
+    tables = {name(page).removeprefix("docs/"): len(option_tables(page)) for page in PAGES}
+
+    assert {page: count for page, count in tables.items() if count} == {p: len(own) for p, own in TABLES.items()}
+    middlewares = {each for each in streamware.__all__ if each.endswith("Middleware") and each != "Middleware"}
+    assert middlewares <= {owner.__name__ for owners in TABLES.values() for owner in owners}
+
+
+@pytest.mark.parametrize("page", TABLES)
+def test_tables_of_options_are_true_to_the_signatures(page: str) -> None:
+    for owner, (complete, cells) in zip(TABLES[page], option_tables(ROOT / "docs" / page), strict=True):
+        parameters = dict(inspect.signature(owner).parameters)
+        parameters.pop("app", None)
+        assert cells.keys() <= parameters.keys(), f"{owner.__name__} has no {sorted(cells.keys() - parameters.keys())}"
+        if not complete:
+            continue
+        assert cells.keys() == parameters.keys(), f"nothing is said of {sorted(parameters.keys() - cells.keys())}"
+        told = {option: default_of(cell) for option, cell in cells.items()}
+        wrong = {
+            option: (value, parameters[option].default)
+            for option, value in told.items()
+            if value is not ... and value != parameters[option].default
         }
-        options = {option for option in inspect.signature(cls).parameters if option not in ("app", "args", "kwargs")}
-        assert options <= table, f"{page} says nothing of {sorted(options - table)}"
+        assert wrong == {}, f"defaults of {owner.__name__}, as told and as they are"
+
+
+def test_the_reference_names_the_options_of_what_it_spells_out() -> None:
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    spelled = re.findall(r"^\| `(\w+)` \| `\1\(([^`…]*)\)`", text, re.MULTILINE)
+    assert {"wrap", "Stack", "Expiry", "IssuerVerifier"} <= {each for each, _ in spelled}
+
+    for each, written in spelled:
+        value = getattr(streamware, each, None)
+        if value is None or "**" in written:
+            continue
+        options = [re.match(r"\w*", option.strip()) for option in written.split(",")]
+        names = [option[0] for option in options if option is not None and option[0]]
+        assert names == list(inspect.signature(value).parameters), each

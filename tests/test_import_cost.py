@@ -25,3 +25,18 @@ def test_importing_loads_no_optional_package(module: str):
     loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
     assert set(loaded) <= ALLOWED
+
+
+WRAPPED = """
+import sys
+from streamware import wrap
+wrap(lambda scope, receive, send: None, limits="2/minute", concurrent=1, tokens="1000/minute", compress=True)
+print(*sorted({name.split(".")[0] for name in sys.modules}))
+"""
+
+
+def test_limits_in_memory_load_nothing_of_redis():
+    loaded = subprocess.run([sys.executable, "-c", WRAPPED], capture_output=True, text=True, check=True).stdout.split()
+
+    assert "limits" in loaded
+    assert not {"redis", "coredis", "valkey", "joserfc", "authlib", "httpx"} & set(loaded)

@@ -72,6 +72,8 @@ class RedisStore(SharedStore):
             raise ConfigurationError.option("RedisStore", "prefix", prefix, "ASCII text without braces")
         if importlib.util.find_spec("redis") is None:
             raise ConfigurationError("RedisStore: redis-py is missing; install asgi-streamware[redis]")
+        #: The URL or client that it was given, its secrets included, and the prefix: for what is kept beside the logs.
+        self.given, self.prefix = url, prefix
         timing = timing or Timing()
         backend = RedisBackend(
             target_of("RedisStore", "url", url),

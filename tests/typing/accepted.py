@@ -17,6 +17,7 @@ from streamware import (
     IntrospectionVerifier,
     IssuerVerifier,
     JWTVerifier,
+    MemoryLimitStorage,
     MemoryStore,
     Middleware,
     Observer,
@@ -64,6 +65,15 @@ wrap(ours)
 wrap(asgirefs)
 wrap(Starlette())
 wrap(FastAPI(), store=MemoryStore(), always=["/v1/*"], interval=None, linger={"/v1/*": None, "*": 3})
+wrap(ours, limits="100/minute", reads=["9/second", "99/minute"], concurrent=3, tokens={"/v1/*": "20000/minute"})
+wrap(
+    ours,
+    limits={"/v1/*": {"default": "9/minute", "pro": None}, "*": lambda scope: "99/minute"},
+    concurrent={"default": 2, "pro": None},
+    plan=lambda scope: "pro",
+    storage=MemoryLimitStorage(),
+)
+wrap(ours, tokens="20000/minute", storage="redis://127.0.0.1:6379/0")
 HeartbeatMiddleware(Starlette(), interval=15)
 HeartbeatMiddleware(ours)
 

@@ -34,5 +34,9 @@ Stack(app, [Middleware(HeartbeatMiddleware)], timeout=3)  # error
 Stack()  # error
 
 wrap(app, intervall=3)  # error
+wrap(app, limits=100)  # error
+wrap(app, concurrent="3")  # error
+wrap(app, tokens={"/v1/*": 20000})  # error
+wrap(app, storage=3)  # error
 wrap(app, MemoryError)  # error
 wrap("app")  # error
