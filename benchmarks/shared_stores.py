@@ -21,8 +21,8 @@ from .servers import ServerProcess
 
 TITLE = "Shared stores"
 SQLITE, REDIS = "streamware, SQLiteStore", "streamware, RedisStore"
-#: Streams, and events a second of each: more than one worker can, and what two workers, a client and a Redis can carry
-#: on two processors without waiting for each other.
+#: Streams, and events a second of each: more than one worker can send to its own clients, and what two workers, a client
+#: and a Redis can carry on two processors without waiting for each other.
 STREAMS, RATE = 1000, 50
 CALM = ((200, 20), (1000, 10))
 #: So many of the streams are read at the other worker.
@@ -43,7 +43,8 @@ async def run(settings: Settings) -> list[Figure]:
     loop = settings.loops[0]
     with places() as stores:
         calm = [await delivery(settings, loop, stores, streams, rate) for streams, rate in CALM]
-        return [await cost(settings, loop, stores), *calm]
+        full = await delivery(settings, loop, stores, STREAMS, RATE, detached=True)
+        return [await cost(settings, loop, stores), *calm, full]
 
 
 async def cost(settings: Settings, loop: str, stores: dict[str, str]) -> Figure:
@@ -85,7 +86,10 @@ class TimedClient(StreamClient):
                 self.ages.append((now - int(block[:20])) / 1e6)
 
 
-async def delivery(settings: Settings, loop: str, stores: dict[str, str], streams: int, rate: int) -> Figure:
+async def delivery(
+    settings: Settings, loop: str, stores: dict[str, str], streams: int, rate: int, *, detached: bool = False
+) -> Figure:
+    """``detached``: the clients that began the streams leave, so that all that the producing worker does is to append."""
     seconds = settings.pick(5, 2)
     values: dict[str, list[float]] = {}
     medians: dict[str, float] = {}
@@ -96,7 +100,7 @@ async def delivery(settings: Settings, loop: str, stores: dict[str, str], stream
             async def visit(
                 server: ServerProcess, here: ServerProcess = here, there: ServerProcess = there
             ) -> list[float]:
-                count = rate * (seconds + 4)
+                count = rate * (seconds + 6)
                 clients = await open_streams(here.port, f"/timed?count={count}&rate={rate}", streams)
                 followers: list[TimedClient] = []
                 for client in clients[:ELSEWHERE]:
@@ -105,6 +109,11 @@ async def delivery(settings: Settings, loop: str, stores: dict[str, str], stream
                     _, made = await clock.create_connection(lambda head=head: TimedClient(head), HOST, there.port)
                     followers.append(made)
                 await asyncio.sleep(1)
+                if detached:
+                    for client in clients:
+                        client.close()
+                    clients = []
+                    await asyncio.sleep(1)
                 begun = [len(follower.ages) for follower in followers]
                 await asyncio.sleep(seconds)
                 ages = [age for follower, first in zip(followers, begun, strict=True) for age in follower.ages[first:]]
@@ -117,7 +126,8 @@ async def delivery(settings: Settings, loop: str, stores: dict[str, str], stream
         values[name] = [statistics.quantiles(ages, n=100)[98] for ages in rounds]
         medians[name] = statistics.median(age for ages in rounds for age in ages)
     half = ", ".join(f"{name} {median:.1f}" for name, median in medians.items())
-    label = f"delivery at another worker, 99th percentile, {streams:,} streams of {rate} events/s, {loop}"
+    kind = "detached streams" if detached else "streams"
+    label = f"delivery at another worker, 99th percentile, {streams:,} {kind} of {rate} events/s, {loop}"
     note = f"of {ELSEWHERE} streams among them; half of the events within, in ms: {half}"
     return Figure(label, "ms", values, note=note, base=OURS, bounds={SQLITE: SOON, REDIS: SOON})
 

@@ -5,7 +5,8 @@ Rules:
 1. The first thing to write goes out at once; what comes while it is under way, and within ``window`` of its start, goes
    out together with the next, in as many batches as it takes. Under load these grow and the window widens, up to 24 ms,
    or to 64 ms where nobody waits: no new stream, no reader in another worker or of what is durable.
-2. A batch holds one entry a log. A log that has more comes again in the next, behind the others.
+2. A batch holds one entry a log. A log that has more comes again in the next, behind the others. Where more than a
+   batch waits, half of it goes by age, so that all come; the other half is for those that somebody waits for.
 3. What was not acknowledged is written again, under the same seqs, until it is: nothing is dropped for want of a store.
    What waits is bounded for each log and for the worker, and over the bound the producers wait.
 4. Whatever the store answers is acted upon: a log that somebody else has ended is ended here, and what the store has
@@ -208,11 +209,10 @@ class Flusher:
         logs: list[LocalLog] = []
         entries: list[Entry] = []
         size = 0
-        dirty, self._dirty = self._dirty, {}
-        for log in dirty:
+        for log in self._in_turn():
             if size >= BATCH_BYTES or len(entries) >= BATCH_ENTRIES:
-                self._dirty[log] = None  # it is the next batch's
-                continue
+                break
+            del self._dirty[log]
             log.dirty = False
             entry = log.entry()
             if entry is not None:
@@ -220,6 +220,14 @@ class Flusher:
                 entries.append(entry)
                 size += min(log.backlog, PAGE_BYTES)
         return logs, entries
+
+    def _in_turn(self) -> Sequence[LocalLog]:
+        """What waits to be written, in the order in which it is."""
+        logs = list(self._dirty)
+        if len(logs) <= BATCH_ENTRIES:
+            return logs
+        old, young = logs[: BATCH_ENTRIES // 2], logs[BATCH_ENTRIES // 2 :]
+        return [*old, *[log for log in young if log.hurried], *[log for log in young if not log.hurried]]
 
     def _put_back(self, logs: Iterable[LocalLog]) -> None:
         for log in logs:

@@ -149,6 +149,40 @@ async def test_more_logs_than_a_batch_holds_are_written_in_several_without_a_pau
     assert len({when for when, _ in worker.recorder.batches}) == 1
 
 
+async def test_where_more_than_a_batch_waits_the_first_holds_what_somebody_waits_for() -> None:
+    worker = Worker()
+    await worker.busy()
+    last = list(worker.logs)[-1]
+    worker.logs[last].elsewhere("another worker", 1, 0)
+    worker.append()
+    await worker.clock.advance(1)
+    first = worker.recorder.batches[0][1]
+    assert len(first) == BATCH_ENTRIES
+    assert last in [entry.stream for entry in first]
+
+
+async def test_what_nobody_waits_for_is_written_however_much_others_wait_for() -> None:
+    worker = Worker()
+    await worker.busy()
+    *waited_for, last = worker.logs.values()
+    for log in waited_for:
+        log.elsewhere("another worker", 1, 0)
+
+    def go_on() -> None:
+        for log in waited_for:
+            log.append(b"data: 2\n\n")
+
+    worker.recorder.on_write = go_on  # there is always more than a batch of it
+    worker.append()
+    for _ in range(100):
+        await worker.clock.advance(WINDOW)
+        if last.stored == last.last:
+            break
+    batches = [[entry.stream for entry in entries] for _, entries in worker.recorder.batches]
+    its = next(number for number, streams in enumerate(batches) if last.stream in streams)
+    assert its <= MANY / (BATCH_ENTRIES // 2)
+
+
 async def test_what_comes_while_many_batches_are_written_waits_for_the_next_window() -> None:
     worker = Worker()
     await worker.busy()
@@ -158,7 +192,7 @@ async def test_what_comes_while_many_batches_are_written_waits_for_the_next_wind
     assert len(worker.recorder.batches) == MANY / BATCH_ENTRIES
 
 
-async def test_a_new_stream_that_comes_while_a_batch_is_written_does_not_wait_for_the_widest_window() -> None:
+async def test_a_new_stream_that_comes_while_many_batches_are_written_is_in_the_next() -> None:
     worker = Worker()
     await worker.busy()
     worker.append()
@@ -169,6 +203,22 @@ async def test_a_new_stream_that_comes_while_a_batch_is_written_does_not_wait_fo
             made.append(worker.log())
 
     worker.recorder.on_write = once
+    assert await worker.pause() == WIDEST
+    assert made[0].headed
+    assert made[0].stream in [entry.stream for entry in worker.recorder.batches[1][1]]
+
+
+async def test_a_new_stream_that_comes_while_the_last_batch_is_written_does_not_wait_for_the_widest_window() -> None:
+    worker = Worker()
+    await worker.busy()
+    worker.append()
+    made: list[LocalLog] = []
+
+    def at_last() -> None:
+        if len(worker.recorder.batches) == MANY / BATCH_ENTRIES:
+            made.append(worker.log())
+
+    worker.recorder.on_write = at_last
     assert await worker.pause() == WIDEST
     written = worker.recorder.batches[0][0]
     await worker.clock.advance(WIDEST * WINDOW)
