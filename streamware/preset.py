@@ -194,7 +194,7 @@ def _storage(given: Storage, store: Store | None) -> LimitStorage | None:
     if given is not None:
         return given if isinstance(given, LimitStorage) else RedisLimitStorage(given)
     if isinstance(store, RedisStore):
-        return RedisLimitStorage(store.given, prefix=f"{store.prefix}limits:")
+        return RedisLimitStorage(store.target, prefix=f"{store.prefix}limits:")
     if isinstance(store, SharedStore):
         _advice.warning(
             "storage",

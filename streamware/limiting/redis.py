@@ -23,7 +23,7 @@ from ..stores.redis_asking import Asking, Command
 from ..stores.redis_nodes import Pipes, nodes_of
 from ..stores.redis_pipe import Pipe, pack
 from ..stores.redis_replies import Reply, ServerError
-from ..stores.redis_target import target_of
+from ..stores.redis_target import Target, target_of
 from .base import Lease, Limit, Standing, Taken
 from .patience import answered_within
 from .redis_reservation_scripts import RESERVATION_SCRIPTS
@@ -45,7 +45,8 @@ class RedisLimitStorage:
     """Limits in Redis. Wants the extra ``redis``.
 
     :param url: ``redis://``, ``rediss://`` (TLS), ``unix://``, ``redis+sentinel://host:port,…/service[/db]`` or
-        ``redis+cluster://host:port,…``; or a client of redis-py, whose address and credentials are taken.
+        ``redis+cluster://host:port,…``; or a client of redis-py, whose address and credentials are taken; or the
+        ``target`` of a ``RedisStore``.
     :param prefix: what all names of keys begin with.
     :param timeout: seconds that a request waits for an answer, 0.1 by default: a limit must not cost more than what it
         protects.
@@ -54,7 +55,7 @@ class RedisLimitStorage:
 
     shared = True
 
-    def __init__(self, url: str | Client, *, prefix: str = "streamware:limits:", timeout: float = 0.1) -> None:
+    def __init__(self, url: str | Client | Target, *, prefix: str = "streamware:limits:", timeout: float = 0.1) -> None:
         owner = type(self).__name__
         check_positive(owner, timeout=timeout)
         if not prefix.isascii() or "{" in prefix:

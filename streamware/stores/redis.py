@@ -72,11 +72,11 @@ class RedisStore(SharedStore):
             raise ConfigurationError.option("RedisStore", "prefix", prefix, "ASCII text without braces")
         if importlib.util.find_spec("redis") is None:
             raise ConfigurationError("RedisStore: redis-py is missing; install asgi-streamware[redis]")
-        #: The URL or client that it was given, its secrets included, and the prefix: for what is kept beside the logs.
-        self.given, self.prefix = url, prefix
+        #: Where it is, and the prefix: for what is kept beside the logs.
+        self.target, self.prefix = target_of("RedisStore", "url", url), prefix
         timing = timing or Timing()
         backend = RedisBackend(
-            target_of("RedisStore", "url", url),
+            self.target,
             prefix=prefix,
             ttl=float(ttl),
             tombstone_ttl=float(tombstone_ttl),

@@ -62,11 +62,13 @@ class Target:
         return bool(self.seeds) and not self.service
 
 
-def target_of(owner: str, option: str, url_or_client: str | Client) -> Target:
-    """The target that a URL or a client names.
+def target_of(owner: str, option: str, url_or_client: str | Client | Target) -> Target:
+    """The target that a URL or a client names, or that was found before.
 
     :raises ConfigurationError: it names none.
     """
+    if isinstance(url_or_client, Target):
+        return url_or_client
     if not isinstance(url_or_client, str):
         return _of_client(owner, option, url_or_client)
     try:
