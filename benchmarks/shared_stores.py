@@ -21,8 +21,8 @@ from .servers import ServerProcess
 
 TITLE = "Shared stores"
 SQLITE, REDIS = "streamware, SQLiteStore", "streamware, RedisStore"
-#: Streams, and events a second of each: more than one worker can send to its own clients, and what two workers, a client
-#: and a Redis can carry on two processors without waiting for each other.
+#: Streams, and events a second of each: more than one worker can send to its own clients, and what two workers, a
+#: client and a Redis can carry on two processors without waiting for each other.
 STREAMS, RATE = 1000, 50
 CALM = ((200, 20), (1000, 10))
 #: So many of the streams are read at the other worker.
@@ -89,7 +89,7 @@ class TimedClient(StreamClient):
 async def delivery(
     settings: Settings, loop: str, stores: dict[str, str], streams: int, rate: int, *, detached: bool = False
 ) -> Figure:
-    """``detached``: the clients that began the streams leave, so that all that the producing worker does is to append."""
+    """``detached``: the clients that began the streams leave, and all that the producing worker does is to append."""
     seconds = settings.pick(5, 2)
     values: dict[str, list[float]] = {}
     medians: dict[str, float] = {}
