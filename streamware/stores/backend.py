@@ -243,7 +243,8 @@ class Backend(Protocol):
         ...
 
     async def settle(self, key: str, stream: str, started: bool) -> None:
-        """The holder's stream has started, or it is none and the key is free. Nothing where it is another's by now."""
+        """The holder's stream has started, or it is none and the key is free. Nothing where it is another's by now. May
+        be said again. A claim that was on its way for a stream that is none takes nothing when it comes."""
 
     async def claimed(self, key: str) -> Claim | None:
         """Who holds a key (``won`` is False); None where it is free."""

@@ -18,6 +18,8 @@ from .redis_writer import Lives
 
 #: How long a claim is held for a request that does not come to an answer, in ms.
 UNSETTLED = 86_400_000
+#: How long a claim that was given back may still be on its way, in ms.
+LATE = 60_000
 
 
 class Claims:
@@ -42,7 +44,7 @@ class Claims:
 
     async def settle(self, key: str, stream: str, started: bool) -> None:
         name = self._keys.claim(key)
-        alive = self._lives.running + self._lives.tombstone
+        alive = self._lives.running + self._lives.tombstone if started else LATE
         if not started:
             self._held.pop(stream, None)
         await self._asking.ask(Command(name, SETTLE.call((name,), stream.encode(), b"%d" % started, b"%d" % alive)))

@@ -84,6 +84,7 @@ local held = redis.call('HMGET', KEYS[1], 'f', 's', 'w', 'd')
 if held[2] and held[2] ~= ARGV[2] then
     return {0, held[1], held[2], held[3], held[4]}
 end
+if redis.call('HEXISTS', KEYS[1], 'x' .. ARGV[2]) == 1 then return {false} end
 if held[4] ~= '1' then
     redis.call('HSET', KEYS[1], 'f', ARGV[1], 's', ARGV[2], 'w', ARGV[3], 'd', '0')
     redis.call('PEXPIRE', KEYS[1], ARGV[4])
@@ -91,9 +92,15 @@ end
 return {1, ARGV[1], ARGV[2], ARGV[3], '0'}
 """)
 
-#: KEYS: claim. ARGV: stream, settled (1 or 0), ms to live. Only the holder's counts.
+#: KEYS: claim. ARGV: stream, settled (1 or 0), ms to live. Only the holder's counts; another that is not settled may be
+#: a claim that has not come yet, so it is noted for a while that it has been given back.
 SETTLE = Script(b"""
-if redis.call('HGET', KEYS[1], 's') ~= ARGV[1] then return 0 end
+if redis.call('HGET', KEYS[1], 's') ~= ARGV[1] then
+    if ARGV[2] == '1' or ARGV[3] == '0' then return 0 end
+    redis.call('HSET', KEYS[1], 'x' .. ARGV[1], '1')
+    if redis.call('PTTL', KEYS[1]) < 0 then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
+    return 0
+end
 if ARGV[2] ~= '1' then return redis.call('DEL', KEYS[1]) end
 redis.call('HSET', KEYS[1], 'd', '1')
 return redis.call('PEXPIRE', KEYS[1], ARGV[3])

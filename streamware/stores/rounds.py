@@ -21,6 +21,7 @@ from ..observe import Observer
 from ..types import Clock
 from .backend import Backend, Signal
 from .base import Outcome
+from .claims import Claims
 from .feed import Feed
 from .flusher import Flusher
 from .local_log import LocalLog
@@ -48,6 +49,7 @@ class Rounds:
         logs: Mapping[str, LocalLog],
         feeds: Mapping[str, Feed],
         board: SharedBoard,
+        claims: Claims,
         *,
         worker: str,
         clock: Clock,
@@ -63,6 +65,7 @@ class Rounds:
         self._logs = logs
         self._feeds = feeds
         self._board = board
+        self._claims = claims
         self._worker = worker
         self._clock = clock
         self._observer = observer
@@ -143,6 +146,7 @@ class Rounds:
         for stream in list(self._forgotten)[:100]:
             await self._writes.call(self._backend.forget, stream)
             self._forgotten.pop(stream, None)
+        await self._claims.pay()
         await self._writes.call(self._backend.tidy)
 
     async def _stops(self) -> None:

@@ -133,6 +133,7 @@ class SharedStore:
             self._logs,
             self._feeds,
             self._board,
+            self._claims,
             worker=self._worker,
             clock=clock,
             observer=self._observer,
@@ -155,6 +156,7 @@ class SharedStore:
             log.close_from_outside(Outcome.INTERRUPTED)
         with contextlib.suppress(StoreUnavailable):
             await within(self._clock, self._timing.farewell, self._flusher.flush(give_up=True))
+            await within(self._clock, self._timing.farewell, self._claims.pay())
         vigil, self._vigil = self._vigil, None
         if vigil is not None:
             vigil.end()

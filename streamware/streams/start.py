@@ -208,7 +208,7 @@ def settle(call: Call, name: str, stream: str, verdict: asyncio.Future[Verdict])
 async def _settle(call: Call, name: str, stream: str, started: bool) -> None:
     try:
         await call.options.store.settle(name, stream, started)
-    except StoreUnavailable:  # duplicates wait, and are told 409 for as long as this worker lives
+    except StoreUnavailable:  # duplicates wait, and are told 409, until the store is back
         call.options.observer.count("resume.unsettled")
 
 

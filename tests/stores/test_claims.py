@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
+from streamware.exceptions import StoreUnavailable
 from streamware.stores.base import Claim, Outcome
+from streamware.stores.shared import SharedStore
 from streamware.testing import settle
-from tests.stores.worlds import CLOCKED, Build, World, waiting
+from tests.stores.worlds import CLOCKED, SHARED, Build, World, waiting
+
+across_workers = pytest.mark.parametrize("kind", SHARED, ids=lambda kind: kind.name)
 
 
 async def test_the_first_claim_wins_and_the_next_learns_who_holds_the_key(world: World) -> None:
@@ -145,3 +150,105 @@ async def test_a_late_settling_does_not_settle_another_streams_claim(world: Worl
     assert await world.store.claim("key", b"body", world.stream()) == Claim(False, second, b"body", False)
     await world.store.settle("key", first, False)
     assert not (await world.store.claim("key", b"body", world.stream())).won
+
+
+# -- what the store was not heard to have done
+
+
+def lose_answers(world: World, name: str, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """The next call of ``name`` reaches the store, which does it, and whose answer never comes; set once it is done."""
+    assert isinstance(world.store, SharedStore)
+    backend, done = world.store._backend, asyncio.Event()
+    real = getattr(backend, name)
+
+    async def lost(*args: object) -> object:
+        monkeypatch.setattr(backend, name, real)
+        await real(*args)
+        done.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(backend, name, lost)
+    return done
+
+
+async def freed(world: World) -> Claim:
+    """A claim of another stream, as soon as the key is free."""
+    async with asyncio.timeout(5):
+        while True:
+            claim = await world.store.claim("key", b"body", world.stream())
+            if not claim.pending:
+                return claim
+            await asyncio.sleep(0.01)
+
+
+@across_workers
+async def test_a_claim_whose_request_left_before_the_answer_came_is_given_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = lose_answers(world, "claim", monkeypatch)
+    asking = asyncio.ensure_future(world.store.claim("key", b"body", world.stream()))
+    await asyncio.wait_for(done.wait(), 5)
+    asking.cancel()
+    await asyncio.wait([asking])
+    assert (await freed(world)).won
+
+
+@across_workers
+@pytest.mark.parametrize("started", [True, False])
+async def test_a_settling_that_nobody_heard_the_answer_of_is_said_again(
+    world: World, started: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = await world.log()
+    await world.stored()
+    await world.store.claim("key", b"body", log.stream)
+
+    async def fails(*_: object) -> None:
+        monkeypatch.setattr(backend, "settle", real)
+        raise StoreUnavailable("for a moment")
+
+    assert isinstance(world.store, SharedStore)
+    backend = world.store._backend
+    real = backend.settle
+    monkeypatch.setattr(backend, "settle", fails)
+    with pytest.raises(StoreUnavailable):
+        await world.store.settle("key", log.stream, started)
+    await world.clock.advance(10)  # the store may be asked again
+    claim = await freed(world)
+    assert (claim.won, claim.settled) == (not started, started)
+
+
+@across_workers
+async def test_what_is_owed_to_the_store_is_paid_before_the_worker_ends(
+    build: Build, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = build(place), build(place)
+    for world in (a, b):
+        await world.store.start()
+    assert isinstance(a.store, SharedStore)
+    a.store._rounds.begin = lambda lapsed: None  # type: ignore[method-assign]  # none comes in time
+    done = lose_answers(a, "claim", monkeypatch)
+    asking = asyncio.ensure_future(a.store.claim("key", b"body", a.stream()))
+    await asyncio.wait_for(done.wait(), 5)
+    asking.cancel()
+    await asyncio.wait([asking])
+    assert (await b.store.claim("key", b"body", b.stream())).pending
+    await a.store.aclose()
+    assert (await b.store.claim("key", b"body", b.stream())).won
+
+
+@across_workers
+async def test_no_more_is_owed_than_a_bound(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(world.store, SharedStore)
+    claims = world.store._claims
+    monkeypatch.setattr("streamware.stores.claims.MAX_OWED", 3)
+
+    async def fails(*_: object) -> None:
+        raise ValueError
+
+    monkeypatch.setattr(world.store._backend, "settle", fails)
+    for n in range(10):
+        with pytest.raises(StoreUnavailable):
+            await claims.settle(str(n), world.stream(), True)
+    assert len(claims._owed) <= 3
+    claims._owed.clear()

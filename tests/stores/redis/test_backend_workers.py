@@ -195,7 +195,7 @@ async def test_a_worker_that_leaves_gives_its_lease_back(place: Place):
 
 async def test_a_claim_is_taken_once_settled_by_its_holder_and_kept_with_the_log(place: Place):
     a, b = await place.worker(), await place.worker()
-    first, second = (new_stream_id(a.backend.tag) for _ in range(2))
+    first, second, third = (new_stream_id(a.backend.tag) for _ in range(3))
     assert await a.backend.claimed("key") is None
     assert await a.backend.claim("key", b"\x00body", first) == Claim(True, first, b"\x00body", False)
     assert await a.backend.claim("key", b"\x00body", first) == Claim(True, first, b"\x00body", False), "a call again"
@@ -210,7 +210,19 @@ async def test_a_claim_is_taken_once_settled_by_its_holder_and_kept_with_the_log
     assert await b.backend.claimed("key") == settled
     assert await b.backend.claim("key", b"other", second) == settled
     await a.backend.settle("key", first, False)
-    assert (await b.backend.claim("key", b"other", second)).won
+    assert (await b.backend.claim("key", b"other", third)).won
+
+
+async def test_a_claim_that_comes_behind_its_being_given_back_takes_nothing(place: Place):
+    a, b = await place.worker(), await place.worker()
+    late, other = new_stream_id(a.backend.tag), new_stream_id(a.backend.tag)
+    await a.backend.settle("key", late, False)
+    with pytest.raises(ValueError, match="not a claim"):  # nobody waits for it any more
+        await a.backend.claim("key", b"body", late)
+    assert await b.backend.claimed("key") is None
+    assert (await b.backend.claim("key", b"body", other)).won
+    assert await a.backend.claim("key", b"body", late) == Claim(False, other, b"body", False)
+    assert all(left > 0 for left in place.keys().values())
 
 
 async def test_a_settled_claim_outlives_a_log_by_its_tombstone_and_no_more(place: Place):
