@@ -6,7 +6,7 @@ Rules:
    out together with the next, in as many batches as it takes. Under load these grow and the window widens, up to 24 ms,
    or to 64 ms where nobody waits: no new stream, no reader in another worker or of what is durable.
 2. A batch holds one entry a log. A log that has more comes again in the next, behind the others. Where more than a
-   batch waits, half of it goes by age, so that all come; the other half is for those that somebody waits for.
+   batch waits, every second entry goes by age, so that all come; the others are for those that somebody waits for.
 3. What was not acknowledged is written again, under the same seqs, until it is: nothing is dropped for want of a store.
    What waits is bounded for each log and for the worker, and over the bound the producers wait.
 4. Whatever the store answers is acted upon: a log that somebody else has ended is ended here, and what the store has
@@ -19,6 +19,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import Context
+from itertools import chain
 
 from ..exceptions import StoreUnavailable
 from ..observe import Observer
@@ -212,6 +213,8 @@ class Flusher:
         for log in self._in_turn():
             if size >= BATCH_BYTES or len(entries) >= BATCH_ENTRIES:
                 break
+            if not log.dirty:  # it had its turn before
+                continue
             del self._dirty[log]
             log.dirty = False
             entry = log.entry()
@@ -221,13 +224,13 @@ class Flusher:
                 size += min(log.backlog, PAGE_BYTES)
         return logs, entries
 
-    def _in_turn(self) -> Sequence[LocalLog]:
-        """What waits to be written, in the order in which it is."""
+    def _in_turn(self) -> Iterable[LocalLog]:
+        """What waits to be written, in the order in which it is; some of it twice."""
         logs = list(self._dirty)
         if len(logs) <= BATCH_ENTRIES:
             return logs
-        old, young = logs[: BATCH_ENTRIES // 2], logs[BATCH_ENTRIES // 2 :]
-        return [*old, *[log for log in young if log.hurried], *[log for log in young if not log.hurried]]
+        hurried = [log for log in logs if log.hurried]
+        return chain(chain.from_iterable(zip(hurried, logs, strict=False)), logs[len(hurried) :])
 
     def _put_back(self, logs: Iterable[LocalLog]) -> None:
         for log in logs:

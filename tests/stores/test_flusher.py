@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from streamware.observe import NullObserver
-from streamware.stores.backend import TAKEN, Entry, Written
+from streamware.stores.backend import PAGE_BYTES, TAKEN, Entry, Written
 from streamware.stores.budget import WorkerBudget
 from streamware.stores.flusher import BATCH_ENTRIES, BUSY_ENTRIES, WIDE, WIDEST, Flusher
 from streamware.stores.local_log import LocalLog
@@ -159,6 +159,20 @@ async def test_where_more_than_a_batch_waits_the_first_holds_what_somebody_waits
     first = worker.recorder.batches[0][1]
     assert len(first) == BATCH_ENTRIES
     assert last in [entry.stream for entry in first]
+
+
+async def test_large_logs_that_nobody_waits_for_do_not_fill_the_first_batch_alone() -> None:
+    worker = Worker()
+    await worker.busy()
+    *large, last = worker.logs.values()
+    last.elsewhere("another worker", 1, 0)
+    for log in large:
+        log.append(bytes(PAGE_BYTES))
+    last.append(b"data: 1\n\n")
+    await worker.clock.advance(1)
+    first = worker.recorder.batches[0][1]
+    assert len(first) < BATCH_ENTRIES
+    assert last.stream in [entry.stream for entry in first]
 
 
 async def test_what_nobody_waits_for_is_written_however_much_others_wait_for() -> None:
