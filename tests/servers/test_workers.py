@@ -20,7 +20,8 @@ from pathlib import Path
 import pytest
 
 from examples import content
-from tests.redis_server import RedisServer
+from tests.redis_groups import RedisCluster
+from tests.redis_server import RedisServer, binaries, newest
 from tests.servers.asking import Request, runs_of
 from tests.servers.client import EVENTSOURCE, FETCH, ask, fetch, until
 from tests.servers.launch import SERVERS, Server
@@ -68,9 +69,12 @@ class Workers:
 
 @pytest.fixture(params=["sqlite", "redis"])
 def redis(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The URL of a Redis of the test's own; "" where the store is a file."""
+    """The URL of a Redis, or a cluster, of the test's own; "" where the store is a file."""
     if request.param == "sqlite":
         yield ""
+    elif request.param == "cluster":
+        with RedisCluster(binaries()[newest()]) as cluster:
+            yield cluster.url
     else:
         with RedisServer() as server:
             yield server.url
@@ -280,6 +284,7 @@ async def test_random_cuts_over_three_workers_of_one_server_lose_nothing(redis: 
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize("redis", ["sqlite", "redis", "cluster"], indirect=True)
 async def test_a_thousand_random_cuts_over_three_workers_of_one_server_lose_nothing(redis: str) -> None:
     made = Workers(12.0, redis, each=3)
     try:
