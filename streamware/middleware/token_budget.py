@@ -180,20 +180,24 @@ class TokenBudgetMiddleware(BaseMiddleware):
         return (self._serve if scope["type"] == "http" else self._serve_websocket)(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        limits: Sequence[Limit] = ()
         try:
             key = self._key(scope)
+            if key is not None and not self._models:
+                limits = self._limits_of(scope, None)
         except Exception:
             await self._refuse_unknown(scope, receive, send)
             return
-        if key is None:
+        if key is None or not (limits or self._models):
             await self.app(scope, receive, send)
             return
         ahead = await read_ahead(scope, receive, self._max_body)
-        try:
-            limits = self._limits_of(scope, ahead.asked)
-        except Exception:
-            await self._refuse_unknown(scope, ahead.receive, send)
-            return
+        if self._models:  # which of them it is, only the body tells
+            try:
+                limits = self._limits_of(scope, ahead.asked)
+            except Exception:
+                await self._refuse_unknown(scope, ahead.receive, send)
+                return
         if not limits or ahead.gone:
             await self.app(scope, ahead.receive, send)
             return

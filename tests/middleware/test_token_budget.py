@@ -118,6 +118,16 @@ async def test_a_request_that_is_no_json_is_not_read_ahead():
         await connection.finished()
 
 
+async def test_a_request_that_no_limit_is_for_is_not_read_ahead():
+    site = Site(limits={"/v1/*": "1000/minute"})
+    async with site.connection(path="/upload", body=None) as connection:
+        connection.send_body(b'{"part":', more=True)
+        await settle()
+        assert site.calls == 1
+        connection.send_body(b"1}")
+        await connection.finished()
+
+
 async def test_a_client_that_leaves_in_the_middle_of_its_request_is_not_charged():
     site = Site()
     async with site.connection(body=None) as connection:
