@@ -37,7 +37,7 @@ _ADD_PAGE = "INSERT OR REPLACE INTO pages (log, first, last, events) VALUES (?, 
 _ADD_PAGES = (
     "INSERT OR REPLACE INTO pages (log, first, last, events)"
     " SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),"
-    " substr(?1, json_extract(value, '$[3]'), json_extract(value, '$[4]')) FROM json_each(?2)"
+    " substr(?, json_extract(value, '$[3]'), json_extract(value, '$[4]')) FROM json_each(?)"
 )
 #: From so many on.
 MANY = 4

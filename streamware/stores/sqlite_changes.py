@@ -151,7 +151,10 @@ def settle(connection: sqlite3.Connection, key: str, stream: str, started: bool,
 def post(connection: sqlite3.Connection, letters: Sequence[tuple[str, bytes]]) -> None:
     """Leave ``letters`` for workers by name, who cannot be reached otherwise."""
     with transaction(connection):
-        connection.executemany("INSERT INTO mail (worker, body) SELECT id, ?2 FROM workers WHERE name = ?1", letters)
+        connection.executemany(
+            "INSERT INTO mail (worker, body) SELECT id, ? FROM workers WHERE name = ?",
+            [(body, name) for name, body in letters],
+        )
 
 
 def clear_mail(connection: sqlite3.Connection, worker: int, last: int) -> None:
