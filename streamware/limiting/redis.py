@@ -162,7 +162,7 @@ class RedisLimitStorage:
         except TimeoutError as error:
             raise StoreUnavailable(f"{self._target.name}: no answer within {self._timeout:g} s") from error
 
-    async def _prepare(self, pipe: Pipe) -> None:
+    async def _prepare(self, pipe: Pipe, again: bool) -> None:
         packed, count = load((*SCRIPTS, *RESERVATION_SCRIPTS))
         for reply in await pipe.ask(packed, count, CONNECTION_TIMEOUT):
             if isinstance(reply, ServerError):

@@ -172,6 +172,8 @@ class Backend(Protocol):
     #: A watched log that nothing is heard of for so many seconds is read all the same; None: signals are not lost
     #: without a ``Resync``.
     look_every: float | None
+    #: It may come back from trouble without what it had, until those who know have written it once more.
+    forgetful: bool
 
     async def connect(self, worker: str, lease_ttl: float, on_signal: Callable[[Signal], None]) -> None:
         """Open connections and take the lease of ``worker``, which holds for ``lease_ttl`` seconds of real time. Called

@@ -57,6 +57,13 @@ class Claims:
                 self._owe(key, stream, False)
             raise
 
+    async def held(self, key: str) -> Claim | None:
+        """Who holds ``key``; None where it is free.
+
+        :raises StoreUnavailable: the store is away.
+        """
+        return await self._reads.call(self._backend.claimed, key)
+
     async def settle(self, key: str, stream: str, started: bool) -> None:
         """As ``Store.settle``."""
         try:

@@ -19,12 +19,12 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
 from ..exceptions import StoreUnavailable
-from .backend import Entry, Page, Report, Signal, State, Written
+from .backend import Entry, Page, Report, Resync, Signal, State, Written
 from .base import Claim, Outcome, Tombstone
 from .redis_asking import Asking, Command
 from .redis_board import RedisBoard
 from .redis_claims import Claims
-from .redis_layout import INLINE_BYTES, Keys, Note, encode_note, note_of
+from .redis_layout import INLINE_BYTES, HeldKey, Keys, Note, encode_note, note_of
 from .redis_lease import Lease
 from .redis_listener import Listener
 from .redis_nodes import Nodes, Pipes, nodes_of
@@ -53,6 +53,7 @@ class RedisBackend:
 
     keep_every: float | None = KEEP_EVERY
     look_every: float | None = LOOK_EVERY
+    forgetful = True
 
     def __init__(
         self,
@@ -74,7 +75,7 @@ class RedisBackend:
         self._timeout = timeout
         self._inline = inline
         self._worker = ""
-        self._held: dict[str, bytes] = {}  # of streams that are produced here, the idempotency keys' names
+        self._held: dict[str, HeldKey] = {}  # by stream
         self._open: _Connected | None = None
         self._lease: Lease | None = None
 
@@ -320,10 +321,9 @@ class RedisBackend:
         meta = self._keys.meta(stream)
         said = (await self._now.asking.ask(Command(meta, pack(b"HMGET", meta, b"w", b"k"))))[0]
         worker, key = said if isinstance(said, list) else (None, None)
-        held = self._held.get(stream, b"")
-        return worker.decode() if isinstance(worker, bytes) else self._worker, key if isinstance(
-            key, bytes
-        ) and key else held
+        held = self._held.get(stream)
+        name = key if isinstance(key, bytes) and key else b"" if held is None else held.name
+        return worker.decode() if isinstance(worker, bytes) else self._worker, name
 
     async def _clear(self, stream: str) -> None:
         """An ended log and its tombstone go before their time."""
@@ -343,12 +343,13 @@ class _Connected:
         keys: Keys,
         worker: str,
         lives: Lives,
-        held: dict[str, bytes],
+        held: dict[str, HeldKey],
         on_signal: Callable[[Signal], None],
         timeout: float,
         inline: int,
     ) -> None:
         self._timeout = timeout
+        self._on_signal = on_signal
         nodes: Nodes = nodes_of(target, timeout)
         self.asking = Asking(target.name, nodes, Pipes(nodes, f"streamware-{worker}-ask", self._teach), timeout)
         self.writing = Asking(target.name, nodes, Pipes(nodes, f"streamware-{worker}-write", self._teach), timeout)
@@ -361,9 +362,11 @@ class _Connected:
         self.strays: dict[str, None] = {}
         self.found: dict[str, str] = {}  # orphans that were found last, and whose they were
 
-    async def _teach(self, pipe: Pipe) -> None:
-        """Make a server know the scripts."""
+    async def _teach(self, pipe: Pipe, again: bool) -> None:
+        """Make a server know the scripts; and us that it may have forgotten what it had."""
         self.is_new = True
+        if again:
+            self._on_signal(Resync())
         packed, count = load()
         for reply in await pipe.ask(packed, count, self._timeout):
             if isinstance(reply, ServerError):

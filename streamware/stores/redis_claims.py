@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from .base import Claim
 from .redis_asking import Asking, Command
-from .redis_layout import Keys
+from .redis_layout import HeldKey, Keys
 from .redis_pipe import pack
 from .redis_replies import Reply
 from .redis_scripts import CLAIM, SETTLE
@@ -23,9 +23,9 @@ LATE = 60_000
 
 
 class Claims:
-    """The claims that ``worker`` takes. ``held`` gets the names of the keys by stream."""
+    """The claims that ``worker`` takes. ``held`` gets the keys by stream."""
 
-    def __init__(self, asking: Asking, keys: Keys, worker: str, lives: Lives, held: dict[str, bytes]) -> None:
+    def __init__(self, asking: Asking, keys: Keys, worker: str, lives: Lives, held: dict[str, HeldKey]) -> None:
         self._asking = asking
         self._keys = keys
         self._worker = worker
@@ -39,7 +39,7 @@ class Claims:
         if claim is None:
             raise ValueError("not a claim")
         if claim.won:
-            self._held[stream] = name
+            self._held[stream] = HeldKey(name, fingerprint)
         return claim
 
     async def settle(self, key: str, stream: str, started: bool) -> None:

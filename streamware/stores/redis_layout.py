@@ -26,6 +26,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
@@ -38,6 +39,13 @@ from .redis_replies import Reply
 INLINE_BYTES = 16 * 1024
 
 _encode = msgspec.msgpack.Encoder().encode
+
+
+class HeldKey(NamedTuple):
+    """The idempotency key of a stream that is produced here: its name in Redis, and what it was taken with."""
+
+    name: bytes
+    fingerprint: bytes
 
 
 class Note(msgspec.Struct, array_like=True, frozen=True):

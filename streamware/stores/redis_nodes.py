@@ -154,10 +154,10 @@ def _sentinels_use_tls(target: Target) -> bool:
 
 class Pipes:
     """One connection to each server, made when it is first wanted and again when it was lost. ``on_made`` is awaited
-    with each new one before it is used."""
+    with each new one before it is used, and told whether it takes the place of one that was lost."""
 
     def __init__(
-        self, nodes: Nodes, client_name: str, on_made: Callable[[Pipe], Awaitable[None]] | None = None
+        self, nodes: Nodes, client_name: str, on_made: Callable[[Pipe, bool], Awaitable[None]] | None = None
     ) -> None:
         self._nodes = nodes
         self._client_name = client_name
@@ -180,7 +180,7 @@ class Pipes:
         pipe = await self._nodes.dial(node, self._client_name)
         try:
             if self._on_made is not None:
-                await self._on_made(pipe)
+                await self._on_made(pipe, node in self._pipes)
         except BaseException:
             pipe.drop()
             raise

@@ -106,7 +106,19 @@ redis.call('HSET', KEYS[1], 'd', '1')
 return redis.call('PEXPIRE', KEYS[1], ARGV[3])
 """)
 
-SCRIPTS = (TOP, STEP, CLAIM, SETTLE)
+#: KEYS: claim. ARGV: stream, fingerprint, worker, ms to live. The key of a log that is made, or made again: a server
+#: that has lost the one has lost the other. Whoever has taken it meanwhile, and has not settled, comes second.
+KEEP = Script(b"""
+local held = redis.call('HMGET', KEYS[1], 's', 'd')
+if not held[1] or (held[1] ~= ARGV[1] and held[2] ~= '1') then
+    redis.call('HSET', KEYS[1], 'f', ARGV[2], 's', ARGV[1], 'w', ARGV[3], 'd', '1')
+elseif held[1] ~= ARGV[1] then
+    return 0
+end
+return redis.call('PEXPIRE', KEYS[1], ARGV[4])
+""")
+
+SCRIPTS = (TOP, STEP, CLAIM, SETTLE, KEEP)
 
 
 def load() -> tuple[bytes, int]:

@@ -23,10 +23,10 @@ from .base import Outcome
 from .records import encode_head
 from .redis_asking import ASKING, TURNS, Asking, Command, is_moved, note_where
 from .redis_events import id_line, pack_events
-from .redis_layout import Keys, Packed
+from .redis_layout import HeldKey, Keys, Packed
 from .redis_pipe import Pipe, pack
 from .redis_replies import Reply, ServerError
-from .redis_scripts import STEP
+from .redis_scripts import KEEP, STEP
 from .redis_target import Address
 
 _OOM = frozenset({"OOM"})
@@ -76,17 +76,17 @@ class _Batch:
 
 
 class Writer:
-    """Writes the logs of ``worker``. ``claims`` has the names of idempotency keys by stream. Entries of up to
-    ``inline`` bytes are announced with what is in them."""
+    """Writes the logs of ``worker``. ``held`` has their idempotency keys, by stream. Entries of up to ``inline`` bytes
+    are announced with what is in them."""
 
     def __init__(
-        self, asking: Asking, keys: Keys, worker: str, lives: Lives, claims: dict[str, bytes], inline: int
+        self, asking: Asking, keys: Keys, worker: str, lives: Lives, held: dict[str, HeldKey], inline: int
     ) -> None:
         self._asking = asking
         self._keys = keys
         self._worker = worker
         self._lives = lives
-        self._claims = claims
+        self._held = held
         self._inline = inline
         self._logs: dict[str, _Own] = {}
         self._named: set[str] = set()  # in the store's set of open logs, as far as is known
@@ -217,7 +217,8 @@ class Writer:
                 batch.over.append(place)
 
     def _step(self, entry: Entry) -> bytes:
-        claim = self._claims.get(entry.stream, b"")
+        held = self._held.get(entry.stream)
+        claim = b"" if held is None else held.name
         return step(self._keys, entry, self._worker, self._lives, claim, self._asking.nodes.publish, self._inline)
 
     def _refused(self, reply: Reply, batch: _Batch, place: int, pipe: Pipe) -> None:
@@ -260,9 +261,11 @@ class Writer:
             Command(open_logs, pack(b"PEXPIRE", open_logs, b"%d" % lives.worker)),
         ]
         for stream in streams:
-            claim = self._claims.get(stream)
-            if claim is not None:
-                commands.append(Command(claim, pack(b"PEXPIRE", claim, b"%d" % (lives.running + lives.tombstone))))
+            held = self._held.get(stream)
+            if held is not None:
+                alive = b"%d" % (lives.running + lives.tombstone)
+                words = stream.encode(), held.fingerprint, self._worker.encode(), alive
+                commands.append(Command(held.name, KEEP.call((held.name,), *words)))
         await self._asking.ask(*commands, bearing=_OOM)  # the log itself will meet it, and tell
 
     async def _end(self, batch: _Batch) -> None:
@@ -277,14 +280,14 @@ class Writer:
             commands.append(Command(keys.ended, pack(b"RPUSH", keys.ended, *(stream.encode() for stream in ended))))
             commands.append(Command(keys.ended, pack(b"PEXPIRE", keys.ended, tombstone)))
         for stream in ended:
-            claim = self._claims.get(stream)
-            if claim is not None:
-                commands.append(Command(claim, pack(b"PEXPIRE", claim, tombstone)))
+            held = self._held.get(stream)
+            if held is not None:
+                commands.append(Command(held.name, pack(b"PEXPIRE", held.name, tombstone)))
         await self._asking.ask(*commands, bearing=_OOM)
         for stream, answer in over.items():
             self.drop(stream)
             if answer is not LOST:  # that may be made again
-                self._claims.pop(stream, None)
+                self._held.pop(stream, None)
 
 
 def step(keys: Keys, entry: Entry, worker: str, lives: Lives, claim: bytes, publish: bytes, inline: int) -> bytes:

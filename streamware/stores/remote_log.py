@@ -17,9 +17,12 @@ from .timing import Timing
 
 
 class RemoteLog:
-    """A ``Log`` over a feed. ``follow``: the worker's feed of the stream, made where there is none."""
+    """A ``Log`` over a feed. ``follow``: the worker's feed of the stream, made where there is none. ``unsure``: whether
+    the store may not have again yet what it had."""
 
-    __slots__ = ("_clock", "_feed", "_follow", "_state", "_timing", "head", "max_bytes", "stream", "unfinished")
+    __slots__ = (
+        "_clock", "_feed", "_follow", "_state", "_timing", "_unsure", "head", "max_bytes", "stream", "unfinished",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -30,6 +33,7 @@ class RemoteLog:
         max_bytes: int,
         clock: Clock,
         timing: Timing,
+        unsure: Callable[[], bool],
     ) -> None:
         self.stream = stream
         self.head: Head = state.head
@@ -39,6 +43,7 @@ class RemoteLog:
         self._follow = follow
         self._clock = clock
         self._timing = timing
+        self._unsure = unsure
         self._feed: Feed | None = None
 
     @property
@@ -57,7 +62,11 @@ class RemoteLog:
         return RemoteReader(self._join(), after, self._clock, self._timing)
 
     async def reach(self, seq: int, timeout: float) -> bool:
-        return await self._follow_until(lambda feed: feed.last >= seq, seq - 1, timeout)
+        if await self._follow_until(lambda feed: feed.last >= seq, seq - 1, timeout):
+            return True
+        if self.outcome is None and self._unsure():
+            raise StoreUnavailable("it is not known yet what has become of the log")
+        return False
 
     async def ends(self, timeout: float) -> bool:
         """Wait, at most ``timeout`` seconds, until it has an outcome; False if it does not, or if nobody can say."""

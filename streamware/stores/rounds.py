@@ -79,6 +79,11 @@ class Rounds:
         self._forgotten: dict[str, None] = {}
         self._refreshed = clock.now()
 
+    @property
+    def unsure(self) -> bool:
+        """There was trouble a moment ago: what the store does not have now, others may be about to write once more."""
+        return self._backend.forgetful and time.monotonic() < self._hold_off
+
     async def connect(self) -> None:
         """Connect the back end; where it fails, the rounds try again."""
         with contextlib.suppress(StoreUnavailable):

@@ -6,7 +6,9 @@ Rules:
 2. What this worker produces is read from its memory, whatever becomes of the store. Once the store has its outcome it
    is the store's, like everybody else's.
 3. A stop asks the worker that produces the stream, and does itself what that does not do in time.
-4. While the store is away nothing queues: requests are told ``StoreUnavailable`` at once, producers go on.
+4. While the store is away nothing queues: requests are told ``StoreUnavailable`` at once, producers go on. So is, for a
+   moment after trouble, who asks for what a store does not know that may have lost it: nobody is told that a stream is
+   no more, and no work is started twice, because its worker has not come to write it once more.
 5. What is to be forgotten is forgotten even if the store is away just then.
 """
 
@@ -221,6 +223,8 @@ class SharedStore:
         if log is not None:
             return log if log.headed else None
         state = await self._reads.call(self._backend.state, stream)
+        if state is None and self._unsure():
+            raise StoreUnavailable("it is not known yet whether there is such a log")
         return self._remote(stream, state) if isinstance(state, State) else state
 
     async def stop(self, stream: str) -> bool:
@@ -256,7 +260,16 @@ class SharedStore:
 
     async def claim(self, key: str, fingerprint: bytes, stream: str) -> Claim:
         await self.start()
-        return await self._claims.claim(key, fingerprint, stream)
+        if self._unsure():
+            held = await self._claims.held(key)
+            if held is None:
+                raise StoreUnavailable("it is not known yet whether the key is free")
+            return held
+        claim = await self._claims.claim(key, fingerprint, stream)
+        if claim.won and self._unsure():  # found out by the call itself
+            await self._claims.settle(key, stream, False)
+            raise StoreUnavailable("it is not known yet whether the key is free")
+        return claim
 
     async def settle(self, key: str, stream: str, started: bool) -> None:
         await self.start()
@@ -298,8 +311,17 @@ class SharedStore:
 
     def _remote(self, stream: str, state: State) -> RemoteLog:
         return RemoteLog(
-            stream, state, self._follow, max_bytes=self._options.max_log_bytes, clock=self._clock, timing=self._timing
+            stream,
+            state,
+            self._follow,
+            max_bytes=self._options.max_log_bytes,
+            clock=self._clock,
+            timing=self._timing,
+            unsure=self._unsure,
         )
+
+    def _unsure(self) -> bool:
+        return self._rounds.unsure
 
     def _follow(self, stream: str, state: State) -> Feed:
         feed = self._feeds.get(stream)

@@ -56,6 +56,7 @@ class SQLiteBackend:
 
     keep_every: float | None = None
     look_every: float | None = None
+    forgetful = False
 
     def __init__(self, path: Path, bounds: Bounds, clock: Clock, now: Callable[[], float]) -> None:
         self.name = f"SQLite at {path}"

@@ -4,16 +4,20 @@ workers, none comes twice, local readers notice nothing, and it is said once."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Sequence
 
 import pytest
 
 from streamware.exceptions import StoreFull, StoreUnavailable
+from streamware.stores.backend import Entry, Written
 from streamware.stores.base import Outcome, Tombstone
 from streamware.stores.redis_line import Line
+from streamware.wire.cursor import new_stream_id
 from tests.redis_server import RedisServer
-from tests.stores.redis.kit import until
-from tests.stores.redis.stores import FAST, Following, Producing, workers
+from tests.stores.redis.kit import HEAD, until
+from tests.stores.redis.stores import FAST, WINDOW, Following, Producing, workers
 
 
 def changes(counts: dict[tuple[str, str], int]) -> dict[tuple[str, str], int]:
@@ -42,6 +46,57 @@ async def test_a_server_that_is_killed_and_restarted_costs_no_event(own: RedisSe
         late = Following(await b.open(log.stream))
         assert await late.end() == events
         assert a.observer.total("store.rolled_back") >= 1
+
+
+async def test_after_an_empty_restart_no_stream_is_unknown_and_no_key_free_before_they_are_written_again(
+    own: RedisServer, monkeypatch: pytest.MonkeyPatch
+):
+    async with workers(own.url, "t:") as (a, b):
+        stream = new_stream_id(a.store.tag)
+        assert (await a.store.claim("key", b"body", stream)).won
+        log = await a.store.create(stream, HEAD, window=WINDOW)
+        await a.store.settle("key", stream, True)
+        producing = Producing(log)
+        await producing.reach(50)
+        known = await b.store.open(stream)
+        assert known is not None
+        assert not isinstance(known, Tombstone)
+        late, real = asyncio.Event(), a.store._backend.write
+
+        async def write_late(entries: Sequence[Entry]) -> Sequence[Written]:
+            await late.wait()
+            return await real(entries)
+
+        own.restart(keep=False)
+        monkeypatch.setattr(a.store._backend, "write", write_late)
+        answered = 0
+        ends = time.monotonic() + FAST.hold_off / 2
+        while time.monotonic() < ends:  # while ``a`` has not come to write it
+            with pytest.raises(StoreUnavailable):
+                await b.store.open(stream)
+            with pytest.raises(StoreUnavailable):
+                await b.store.claim("key", b"body", new_stream_id(b.store.tag))
+            with pytest.raises(StoreUnavailable):
+                await known.reach(log.last + 1, 0.01)
+            answered += not (b.store._reads.away or b.store._writes.away)
+            await asyncio.sleep(0.01)
+        assert answered, "the server answers, and has nothing"
+        late.set()
+        async with asyncio.timeout(10):
+            while True:
+                with contextlib.suppress(StoreUnavailable):
+                    claim = await b.store.claim("key", b"body", new_stream_id(b.store.tag))
+                    assert (claim.won, claim.settled, claim.stream) == (False, True, stream)
+                    break
+                await asyncio.sleep(0.01)
+        events = await producing.end()
+        assert await Following(await b.open(stream)).end() == events
+        async with asyncio.timeout(10):
+            while True:  # until it is known once more what there is not
+                with contextlib.suppress(StoreUnavailable):
+                    assert await b.store.open(new_stream_id(b.store.tag)) is None
+                    break
+                await asyncio.sleep(0.01)
 
 
 async def test_a_server_that_stalls_holds_up_no_local_stream_and_no_request(own: RedisServer):
