@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
@@ -164,8 +165,10 @@ async def test_where_no_signal_is_heard_clients_are_cut_and_lose_nothing(tmp_pat
             clients = await started(old, stack, ["eventsource"] * 4 + ["script"] * 4, n=100, delay=0.03)
             old.terminate()
             await asyncio.gather(*(client.follow() for client in clients))
-            assert not any(client.is_whole for client in clients)
-            await asyncio.gather(*(client.resume(new, stack) for client in clients))
+            cut = [client for client in clients if not client.is_whole]
+            # From 3.12 on asyncio's server waits for its connections, and hypercorn's worker with it.
+            assert len(cut) == len(clients) or sys.version_info >= (3, 12)
+            await asyncio.gather(*(client.resume(new, stack) for client in cut))
             assert all(client.is_whole and client.complete for client in clients)
             await asyncio.to_thread(old.ended, 8)
 
