@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
@@ -42,6 +43,9 @@ KEEP_EVERY = 300.0
 LOOK_EVERY = 1.0
 #: How long it is remembered that somebody asked for a stop, in ms; he goes on without an answer long before.
 STOP_ASKED = 60_000
+#: What a server goes by from its start to its end, and how many of these are remembered.
+RUN_ID = re.compile(rb"run_id:\w+")
+RUNS = 256
 #: At most so many orphans are found, and tombstones cleared, at once.
 AT_ONCE = 100
 
@@ -350,6 +354,7 @@ class _Connected:
     ) -> None:
         self._timeout = timeout
         self._on_signal = on_signal
+        self._runs: dict[bytes, None] = {}  # servers that were met, as they have run since their start
         nodes: Nodes = nodes_of(target, timeout)
         self.asking = Asking(target.name, nodes, Pipes(nodes, f"streamware-{worker}-ask", self._teach), timeout)
         self.writing = Asking(target.name, nodes, Pipes(nodes, f"streamware-{worker}-write", self._teach), timeout)
@@ -363,14 +368,21 @@ class _Connected:
         self.found: dict[str, str] = {}  # orphans that were found last, and whose they were
 
     async def _teach(self, pipe: Pipe, again: bool) -> None:
-        """Make a server know the scripts; and us that it may have forgotten what it had."""
+        """Make a server know the scripts; and us, where it is not the one that was there before, that it may lack what
+        that one had. A connection that was closed for having nothing to do is no reason to doubt."""
         self.is_new = True
-        if again:
-            self._on_signal(Resync())
         packed, count = load()
-        for reply in await pipe.ask(packed, count, self._timeout):
+        *replies, info = await pipe.ask(packed + pack(b"INFO", b"server"), count + 1, self._timeout)
+        for reply in replies:
             if isinstance(reply, ServerError):
                 raise self.asking.trouble(reply, pipe)
+        run = RUN_ID.search(info) if isinstance(info, bytes) else None  # not everybody may ask
+        if again and (run is None or run[0] not in self._runs):
+            self._on_signal(Resync())
+        if run is not None:
+            self._runs[run[0]] = None
+            if len(self._runs) > RUNS:
+                del self._runs[next(iter(self._runs))]
 
     async def aclose(self) -> None:
         await self.listener.aclose()
