@@ -42,6 +42,23 @@ async def test_a_script_sees_that_a_failed_stream_is_not_whole(special: Server, 
         assert json.loads(reading.events[-1].data)["error"]["type"] == "streamware.failed"
 
 
+@pytest.mark.parametrize("special", ["uvicorn", "uvicorn-h11", "hypercorn", "daphne", "granian"], indirect=True)
+@pytest.mark.parametrize("how", ["return", "raise"])
+async def test_a_failed_stream_does_not_look_whole_over_http_1_0(special: Server, how: str) -> None:
+    """The end of a body without a length is the end of the connection there, so that a cut cannot be seen. It is what
+    nginx speaks to what is behind it, unless it is told otherwise."""
+    wire = await Wire.connect(special)
+    await wire.write(f"GET /fails?n=3&how={how} HTTP/1.0\r\naccept: text/event-stream\r\n\r\n".encode())
+    received = b""
+    async with asyncio.timeout(5):
+        while data := await wire.read():
+            received += data
+    await wire.aclose()
+
+    assert received.count(b"\nid: ") == 3
+    assert b"event: error\ndata: {\"error\":{\"type\":\"streamware.failed\"" in received
+
+
 @pytest.mark.parametrize("how", ["return", "raise"])
 async def test_an_eventsource_is_told_that_a_stream_has_failed_and_is_not_kept_coming(
     special: Server, how: str

@@ -15,12 +15,14 @@ async def _nothing(scope: object, receive: object, send: object) -> None: ...
     ("server", "http_version", "cuts", "limitless"),
     [
         ("uvicorn", "1.1", True, False),
-        ("uvicorn", "1.0", True, False),
+        ("uvicorn", "1.0", False, False),
         ("hypercorn", "1.1", True, False),
+        ("hypercorn", "1.0", False, False),
         ("hypercorn", "2", False, True),
         ("daphne", "1.1", False, True),
         ("daphne", "2", False, True),
         ("granian", "1.1", True, False),
+        ("granian", "1", False, False),  # what it calls HTTP/1.0
         ("granian", "2", True, False),
     ],
 )
