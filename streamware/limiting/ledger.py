@@ -98,6 +98,8 @@ class Reservation:
         if taken is not None:
             self._claim = claim if taken.allowed or force else None
         elif (local := self._new_local()) is not None:
+            # All of a worker's share is as much as it can give: more than that would be refused for ever.
+            cost = min(cost, *(limit.amount for limit in guard._share(self._limits)))
             taken = guard._instead(await local.reserve(cost, force=force), 0)
             self._local = local if taken.allowed or force else None
         else:

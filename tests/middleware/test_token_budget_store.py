@@ -206,3 +206,14 @@ async def test_redis_is_asked_once_for_a_stream_and_once_at_its_end(make: Make, 
 
     stats = cast("dict[str, dict[str, int]]", server.run("INFO", "commandstats"))
     assert stats["cmdstat_evalsha"]["calls"] == 2
+
+
+async def test_what_is_more_than_a_workers_share_takes_all_of_it_while_redis_is_away(make: Make, server: RedisServer):
+    site = await make(limits="400/hour", on_store_error="local", expected_workers=4)
+    site.parts = [chunk("", usage=(10, 190)), END[1]]
+    server.kill()
+    assert (await site.ask(json={**CHAT, "max_tokens": 300})).status == 200  # 310 of 400, but a share is 100
+    refused = await site.ask(json=ASKS)
+    assert refused.status == 429
+    assert int(refused.header("retry-after") or 0) < 2 * 3600 * 1.1  # what was used in excess is waited for, no more
+    server.restart(keep=False)
