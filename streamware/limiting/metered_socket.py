@@ -50,6 +50,7 @@ class MeteredSocket:
         self._period = min(limit.window for limit in limits)
         self._code = 0  # that it was closed with
         self._exceeded = False
+        self._wait = 0.0  # until there is more, when it was exceeded
         self._turn = asyncio.Lock()  # apps send from several tasks: each message is counted on its own
         self.cursor = ""  # it has no log
 
@@ -121,6 +122,7 @@ class MeteredSocket:
         if wanted <= 0 or await reservation.extend(wanted):
             return True
         policy = budget.on_exceeded if budget.enforce else "finish"
+        self._wait = reservation.taken.wait
         if not self._exceeded:
             budget.count("exceeded" if budget.enforce else "would_exceed", policy)
         if policy == "pace" and await budget.pause(reservation, self._used - reservation.granted):
@@ -143,9 +145,8 @@ class MeteredSocket:
             self._budget.count("used", basis, used)
 
     async def _close(self) -> None:
-        wait = 0.0 if self._reservation is None else self._reservation.taken.wait
         self._budget.count("cut", "websocket")
-        self._code = close_code(self._scope, wait)
+        self._code = close_code(self._scope, self._wait)
         self._listening.end()
         await self._send({"type": "websocket.send", "text": cut_off_message()})
         await self._send({"type": "websocket.close", "code": self._code, "reason": "the token budget is used up"})

@@ -104,13 +104,14 @@ async def test_a_handshake_without_a_budget_is_refused():
     assert await site.charged() == 0
 
 
-async def test_finish_closes_the_connection_behind_the_response_under_way():
-    site = SocketSite(limits="100/minute")
+@pytest.mark.parametrize(("limits", "code"), [("100/second", 1013), ("100/day", 1008)])
+async def test_finish_closes_the_connection_behind_the_response_under_way(limits: str, code: int):
+    site = SocketSite(limits=limits)
     first = response(1, 20, (50, 200))
     site.parts = [*first, *response(2, 3, (50, 20))]
     async with site.socket() as socket:
         received = [await socket.receive() for _ in range(len(first) + 1)]
-        assert await socket.closing() == 1013
+        assert await socket.closing() == code
         await socket.finished()
     await site.settled()
 
