@@ -57,14 +57,14 @@ class Desk(Refusals):
 class Admission:
     """One request, from its coming in to the end of its stream. It is the gate (``streams/gates.py``) of its throttle.
 
-    ``taken``: the last answer, of which the response tells. ``seen``: it has come to somebody who asks gates.
+    ``key``: whose limits they are. ``taken``: the last answer, of which the response tells. ``seen``: it has come to somebody who asks gates.
     """
 
-    __slots__ = ("_asked", "_by_stream", "_desk", "_key", "_lease", "_limits", "_most", "_place", "seen", "taken")
+    __slots__ = ("_asked", "_by_stream", "_desk", "_lease", "_limits", "_most", "_place", "key", "seen", "taken")
 
     def __init__(self, desk: Desk, key: str, limits: Sequence[Limit], most: int | None, place: str) -> None:
         self._desk = desk
-        self._key = key
+        self.key = key
         self._limits = limits
         self._most = most
         self._place = place
@@ -83,7 +83,7 @@ class Admission:
         """Let in a request that may be a read. It may still have to be admitted."""
         if not limits:
             return None
-        taken = self.taken = await self._desk.guard.take(self._key, limits, (1,) * len(limits))
+        taken = self.taken = await self._desk.guard.take(self.key, limits, (1,) * len(limits))
         return None if taken.allowed else self._desk.refused(taken, 0, "reads")
 
     async def admit(self, ticket: Ticket | None = None) -> Denial | None:
@@ -102,30 +102,30 @@ class Admission:
         taken: Taken | None
         try:
             if queue is None or not desk.enforce:
-                taken = await desk.guard.take(self._key, limits, costs, lease)
+                taken = await desk.guard.take(self.key, limits, costs, lease)
             else:
                 taken = await self._wait(queue, limits, costs, lease, ticket or Ticket())
         except BaseException:
             if lease is not None:
-                desk.leases.give_up(self._key, lease)
+                desk.leases.give_up(self.key, lease)
             raise
         if taken is None:
             return desk.refuse_waiting(gone=ticket is not None and ticket.gone)
         if not taken.allowed:
             self.taken = None  # the refusal tells itself
             if lease is not None and taken.away:
-                desk.leases.give_up(self._key, lease)
+                desk.leases.give_up(self.key, lease)
             return desk.refused(taken, self._most or 0, "rate")
         self.taken = taken
         if lease is not None:
             self._lease = lease
-            desk.leases.hold(self._key, lease)
+            desk.leases.hold(self.key, lease)
         return None
 
     async def _wait(
         self, queue: Queue, limits: Sequence[Limit], costs: Sequence[int], lease: Lease | None, ticket: Ticket
     ) -> Taken | None:
-        guard, key = self._desk.guard, self._key
+        guard, key = self._desk.guard, self.key
         taken: Taken | None = None
         if not queue.has_line(key):
             taken = await guard.take(key, limits, costs, lease)
@@ -139,11 +139,11 @@ class Admission:
     def hold(self) -> None:
         self._by_stream = True
         if self._lease is not None:  # given back meanwhile, where its call ended before its stream began
-            self._desk.leases.hold(self._key, self._lease)
+            self._desk.leases.hold(self.key, self._lease)
 
     def let_go(self) -> None:
         if self._lease is not None:
-            self._desk.leases.give_back(self._key, self._lease)
+            self._desk.leases.give_back(self.key, self._lease)
 
     def finish(self) -> None:
         """The call has ended. A stream that goes on keeps the lease."""

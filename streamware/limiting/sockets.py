@@ -7,6 +7,7 @@ Rules:
    these. The app gets the disconnect, with the same code.
 2. A storage that is away ends no connection: messages pass, and are counted as such.
 3. Messages are never split.
+4. An app that gives up waiting for a message while that is counted gets it the next time it asks.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ class ThrottledSocket:
         self._observer = observer
         self._enforce = enforce
         self._code = 0  # that we closed with
+        self._counting: tuple[Message, asyncio.Task[Taken]] | None = None
+        self._line = asyncio.Lock()  # apps send from several tasks: one waits for its time after the other
         self._turn = asyncio.Lock()  # an answer of ours must not come between the frames of a message of the app's
 
     async def receive(self) -> Message:
@@ -62,16 +65,30 @@ class ThrottledSocket:
         while True:
             if self._code:
                 return {"type": "websocket.disconnect", "code": self._code, "reason": ""}
-            message = await self._receive()
-            if message["type"] != "websocket.receive" or not self._limits:
+            message, taken = await self._next()
+            if taken is None:
                 return message
-            taken = await self._guard.take(self._key, self._limits, self._costs)
             if taken.allowed or (taken.away and not taken.local):
                 return message
             self._observer.count("throttle.refused" if self._enforce else "throttle.would_refuse", reason="messages")
             if not self._enforce:
                 return message
             await self._answer(taken)
+
+    async def _next(self) -> tuple[Message, Taken | None]:
+        """The next message, and whether there is room for it; None for what is not counted."""
+        if self._counting is None:
+            message = await self._receive()
+            if message["type"] != "websocket.receive" or not self._limits:
+                return message, None
+            taking = self._guard.take(self._key, self._limits, self._costs)
+            if not self._guard.storage.shared:  # counted at once
+                return message, await taking
+            self._counting = message, asyncio.create_task(taking)
+        message, counting = self._counting
+        taken = await asyncio.shield(counting)
+        self._counting = None
+        return message, taken
 
     async def _answer(self, taken: Taken) -> None:
         if self._text is not None:
@@ -88,7 +105,8 @@ class ThrottledSocket:
     async def send(self, message: Message) -> None:
         """The app's ``send``."""
         if message["type"] == "websocket.send" and self._pace is not None:
-            await self._pace.pay(1, len(message.get("bytes") or b"") or len((message.get("text") or "").encode()))
+            async with self._line:
+                await self._pace.pay(1, len(message.get("bytes") or b"") or len((message.get("text") or "").encode()))
         if self._code:
             if message["type"] == "websocket.send":
                 raise ClientGone("the connection was closed, for its client sent too much")

@@ -32,7 +32,8 @@ from ..record import KEY, Record, record_of
 from ..streams.inbound import Inbound
 from ..streams.refusal import refuse
 from ..types import ASGIApp, Clock, Message, Receive, Scope, Send
-from ..wire.denial import Denial, deny_websocket
+from ..wire.credentials import harmless
+from ..wire.denial import Denial, WebSocketReject, deny_websocket, reject_websocket
 from ..wire.headers import is_preflight
 from ..wire.ratelimit import Style
 from .base import RANKS, BaseMiddleware
@@ -160,7 +161,7 @@ class ThrottleMiddleware(BaseMiddleware):
             guard=guard, leases=leases, queue=line, lease_seconds=lease,
         )  # fmt: skip
         self._tells = send_headers and enforce
-        self._accept_first = websocket_refusal == "close"
+        self._reject: WebSocketReject = "accept-close" if websocket_refusal == "close" else "http"
         self._message_refusal = message_refusal
         self._telling = Telling(app)
 
@@ -285,10 +286,9 @@ class ThrottleMiddleware(BaseMiddleware):
 
     async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            key = self._key(scope) if self._counts else None
             admission = self._admission(scope)
             path = path_within_mount(scope)
-            limits = self._messages(scope, path) if self._messages is not None and key is not None else ()
+            limits = self._messages(scope, path) if self._messages is not None and admission is not None else ()
         except Exception:
             logger.exception("whose limits a WebSocket comes under could not be told, so it is refused")
             self._observer.count("throttle.refused", reason="key")
@@ -296,14 +296,16 @@ class ThrottleMiddleware(BaseMiddleware):
             return
         denial = None if admission is None else await admission.admit()
         if denial is not None:
-            await self._refuse_websocket(scope, receive, send, denial)
+            code = close_code(scope, denial.retry_after or 0.0)
+            offered = harmless(scope.get("subprotocols") or ())
+            await reject_websocket(scope, receive, send, denial, how=self._reject, code=code, subprotocol=offered)
             return
         try:
             if not limits and not self._paces:
                 await self.app(scope, receive, send)
                 return
             socket = ThrottledSocket(
-                scope, receive, send, guard=self._desk.guard, key=key or "", limits=limits,
+                scope, receive, send, guard=self._desk.guard, key="" if admission is None else admission.key, limits=limits,
                 text=self._message_refusal, pace=Pace(*self._pace, self._clock) if self._paces else None,
                 observer=self._observer, enforce=self._desk.enforce,
             )  # fmt: skip
@@ -315,16 +317,6 @@ class ThrottleMiddleware(BaseMiddleware):
         finally:
             if admission is not None:
                 admission.finish()
-
-    async def _refuse_websocket(self, scope: Scope, receive: Receive, send: Send, denial: Denial) -> None:
-        if not self._accept_first:
-            await deny_websocket(scope, send, denial)
-            return
-        if (await receive())["type"] != "websocket.connect":
-            return
-        await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
-        code = close_code(scope, denial.retry_after or 0.0)
-        await send({"type": "websocket.close", "code": code, "reason": denial.title})
 
 
 _UNKNOWN = Denial(403, "Who asks could not be told")

@@ -124,6 +124,36 @@ async def test_a_websocket_goes_on_without_its_limits(places: Any):
         await socket.finished()
 
 
+async def test_a_message_whose_waiter_gave_up_while_it_was_counted_is_not_lost_nor_counted_twice(places: Any):
+    place = await places(messages="2/hour", timeout=PATIENCE)
+    got: list[str] = []
+    stalled, gave_up = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await stalled.wait()
+        try:
+            await asyncio.wait_for(receive(), 0.05)
+        except TimeoutError:
+            gave_up.set()
+        while (message := await receive())["type"] == "websocket.receive":
+            got.append(message["text"])
+
+    place.throttle.app = app
+    async with WebSocketConnection(place.throttle) as socket:
+        await socket.start()
+        place.redis.stall()
+        for n in range(3):
+            socket.send(str(n))
+        stalled.set()
+        await gave_up.wait()
+        place.redis.resume()
+        assert await socket.closing() == 1008
+        await socket.finished()
+    assert got == ["0", "1"]
+
+
 async def test_who_is_cancelled_while_redis_hangs_leaves_no_lease_behind(places: Any):
     place = await places(concurrent=1)
     place.redis.stall()

@@ -114,6 +114,15 @@ async def test_browsers_can_be_let_in_to_be_told_why(server: str, limits: str, c
         assert len(place.app.got) == 0
 
 
+async def test_a_browser_that_offers_subprotocols_is_answered_with_one_or_it_would_not_hear_why():
+    async with Place(limits="1/second", websocket_refusal="close") as place:
+        await place.accepted()
+        for offered, answered in ((["chat", "v2"], "chat"), (["bearer", "secret"], "bearer")):
+            socket = place.connect(subprotocols=offered)
+            assert await socket.closing() == 1013
+            assert socket.subprotocol == answered
+
+
 async def test_a_client_that_left_before_its_refusal_is_not_let_in_for_it():
     async with Place(limits="1/minute", websocket_refusal="close") as place:
         await place.accepted()
@@ -218,6 +227,24 @@ async def test_what_the_app_sends_goes_out_at_its_pace_and_whole():
         assert await socket.closing() == 1000
 
 
+async def test_messages_that_are_sent_from_several_tasks_keep_the_pace_as_well():
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await asyncio.gather(*(send({"type": "websocket.send", "text": str(n)}) for n in range(4)))
+        await send({"type": "websocket.close", "code": 1000})
+
+    async with Place(app, events_per_second=1) as place:
+        socket = await place.accepted()
+        counts: list[int] = []
+        for _ in range(4):
+            await settle()
+            counts.append(socket.pending)
+            await place.clock.advance(1)
+        assert counts == [1, 2, 3, 4]
+        assert [await socket.receive() for _ in range(4)] == ["0", "1", "2", "3"]
+
+
 async def test_an_answer_waits_for_a_message_of_the_apps_that_is_being_sent():
     sent: list[str] = []
     go = asyncio.Event()
@@ -271,3 +298,15 @@ async def test_who_cannot_be_told_apart_is_not_let_in():
         socket = place.connect()
         await socket.closing()
         assert not socket.accepted
+
+
+async def test_whose_limits_they_are_is_asked_once_for_a_connection():
+    asked: list[Scope] = []
+
+    def key(scope: Scope) -> str:
+        asked.append(scope)
+        return "a"
+
+    async with Place(limits="9/minute", messages="9/minute", key=key) as place:
+        await place.accepted()
+        assert len(asked) == 1
