@@ -9,7 +9,8 @@ Limits are written in the syntax of the ``limits`` package: ``"60/minute"``, ``"
 * a mapping whose keys are names of plans, with one called ``default``: by what ``plan`` says of the request;
 * a function of the scope that returns one of the first kind, or None for no limits.
 
-A mapping by path may hold any of the others.
+A mapping by path may hold any of the others. A path that may be taken for another one further in comes under all of
+its patterns: nobody is to choose between them by writing ``/cheap/../dear``.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from typing import TypeAlias, cast
 
 from ..checks import is_whole
 from ..exceptions import ConfigurationError
-from ..paths import FirstMatch, patterns
+from ..paths import FirstMatch, is_ambiguous, patterns
 from ..types import Scope
-from .base import Limit
+from .base import INFINITY, Limit
 
 Written: TypeAlias = str | Sequence[str]
 Choice: TypeAlias = Written | Callable[[Scope], Written | None] | None
@@ -66,6 +67,7 @@ class Rules:
         if not any(key.startswith(("/", "*")) for key in entries):
             return self._by_plan(cast("Mapping[str, Choice]", entries), self._counter)
         by_path: FirstMatch[Rule | None] = FirstMatch()
+        every: list[Rule] = []
         for glob, within in entries.items():
             patterns(self._owner, self._option, [glob])
             counter = f"{self._counter} {glob}"
@@ -76,8 +78,12 @@ class Rules:
                 else self._by_plan(cast("Mapping[str, Choice]", plans), counter)
             )
             by_path.add(glob, rule)
+            if rule is not None:
+                every.append(rule)
 
         def choose(scope: Scope, path: str) -> tuple[Limit, ...]:
+            if is_ambiguous(path):
+                return tuple([limit for rule in every for limit in rule(scope, path)])
             rule = by_path.find(path, None)
             return () if rule is None else rule(scope, path)
 
@@ -184,8 +190,10 @@ def most_rule(owner: str, option: str, place: str, given: Most, plan: Plan | Non
     numbers = {key: check(value) for key, value in given.items()}
     if any(key.startswith(("/", "*")) for key in numbers):
         patterns(owner, option, numbers)
-        by_path = FirstMatch({glob: (number, f"{place} {glob}") for glob, number in numbers.items()})
-        return lambda scope, path: by_path.find(path, (None, place))
+        places: dict[str, tuple[int | None, str]] = {glob: (n, f"{place} {glob}") for glob, n in numbers.items()}
+        by_path = FirstMatch(places)
+        fewest = min(places.values(), key=lambda found: INFINITY if found[0] is None else found[0])
+        return lambda scope, path: fewest if is_ambiguous(path) else by_path.find(path, (None, place))
     if plan is None or DEFAULT_PLAN not in numbers:
         raise ConfigurationError(f"{owner}: {option} names plans, which want plan=, and one called 'default'")
 

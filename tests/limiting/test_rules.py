@@ -64,6 +64,18 @@ def test_the_first_path_that_matches_counts_and_each_counts_apart():
     assert len({limit.place for each in found.values() for limit in each}) == 3
 
 
+@pytest.mark.parametrize("path", ["/cheap/../dear", "//dear", "/cheap/%2e%2e/dear", "/x\\dear"])
+def test_a_path_that_may_be_taken_for_another_comes_under_all_of_them(path: str):
+    rule = rules().rule({"/cheap*": "9/minute", "/dear*": "1/minute", "/open*": None})
+    most = most_rule("Throttle", "concurrent", "c", {"/cheap*": 9, "/dear*": 1, "/open*": None}, None)
+    assert rule is not None
+    assert most is not None
+
+    assert sorted(limit.amount for limit in rule({}, path)) == [1, 9]
+    assert rule({}, path) == (*rule({}, "/cheap"), *rule({}, "/dear"))
+    assert most({}, path) == most({}, "/dear")
+
+
 def plan_of(scope: Scope) -> str | None:
     plan: str | None = scope.get("plan")
     return plan
