@@ -7,6 +7,8 @@ Rules:
 2. Of several names for the length of the answer the greatest number counts: else one that the provider ignores would
    make a long answer cheap.
 3. Nothing is believed: numbers that make no sense are left out, and a request that cannot be read asks for nothing.
+4. No more than ``MAX_VALUES`` values are looked at, for it holds up everybody else: a request that has more is taken for
+   text, all of it.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from .usage_events import UNREADABLE, size_of
 MEDIA_TOKENS = 1000
 MAX_ANSWERS = 128
 MAX_MODEL = 100
+MAX_VALUES = 20_000
 #: Longer texts under these names are encoded media.
 _MEDIA = frozenset({"data", "file_data", "b64_json", "url", "image_url", "audio", "image"})
 _MEDIA_BYTES = 512
@@ -59,7 +62,8 @@ class Asked:
 
 
 def read_request(body: bytes) -> Asked | None:
-    """What ``body`` asks for; None where it is nothing for a model."""
+    """What ``body`` asks for; None where it is nothing for a model. Of a request that names one, and whose texts stand
+    under names that nobody knows, all texts are its prompt."""
     try:
         request: object = _decode(body)
     except UNREADABLE:
@@ -68,16 +72,18 @@ def read_request(body: bytes) -> Asked | None:
         return None
     given = cast("dict[str, object]", request)
     texts = [given[name] for name in _TEXTS if name in given]
-    if not texts:
-        return None
     model = given.get("model")
+    if not texts:
+        if not isinstance(model, str):
+            return None
+        texts = [value for name, value in given.items() if name != "model"]
     lengths = [_number(given.get(name)) for name in _LENGTHS]
     lengths += [_number(_in(given, place).get(name)) for place, name in _NESTED.items()]
     wanted = [length for length in lengths if length]
     answers = max(_number((_in(given, place) if place else given).get(name)) for place, name in _ANSWERS)
     return Asked(
         model[:MAX_MODEL] if isinstance(model, str) else "",
-        _size(texts),
+        _size(texts, len(body)),
         max(wanted) * min(max(1, answers), MAX_ANSWERS) if wanted else None,
     )
 
@@ -94,9 +100,10 @@ def _number(value: object) -> int:
     return int(value)
 
 
-def _size(values: list[object]) -> int:
-    """Bytes of the text in ``values``, whatever they are made of."""
+def _size(values: list[object], most: int) -> int:
+    """Bytes of the text in ``values``, whatever they are made of; ``most`` where they are too many."""
     size = 0
+    seen = len(values)
     left: list[tuple[str, object]] = [("", value) for value in values]
     while left:
         name, value = left.pop()
@@ -106,11 +113,15 @@ def _size(values: list[object]) -> int:
             elif name not in _NO_TEXT:
                 size += size_of(value)
         elif isinstance(value, dict):
-            left += cast("dict[str, object]", value).items()
+            inner = cast("dict[str, object]", value)
+            if (seen := seen + len(inner)) > MAX_VALUES:
+                return most
+            left += inner.items()
         elif isinstance(value, list):
             items = cast("list[object]", value)
-            if items and isinstance(items[0], int):  # tokens already
-                size += BYTES_PER_TOKEN * len(items)
-            else:
-                left += [(name, item) for item in items]
+            rest = [item for item in items if item.__class__ is not int]
+            size += BYTES_PER_TOKEN * (len(items) - len(rest))  # tokens already
+            if (seen := seen + len(rest)) > MAX_VALUES:
+                return most
+            left += [(name, item) for item in rest]
     return size

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamware.wire.calibration import LEAST, MAX_MODELS, MOST, Calibration
-from streamware.wire.prompt import MEDIA_TOKENS, Asked, read_request
+from streamware.wire.prompt import MAX_VALUES, MEDIA_TOKENS, Asked, read_request
 
 PICTURE = "data:image/png;base64," + "A" * 5000
 
@@ -36,6 +36,8 @@ def asked(**request: Any) -> Asked | None:
         ({"contents": [{"parts": [{"inlineData": {"mimeType": "a/bc", "data": PICTURE}}]}]}, 4 * MEDIA_TOKENS + 4),
         ({"messages": [{"content": [{"type": "image_url", "image_url": {"url": "https://a.example/b"}}]}]}, 19),
         ({"messages": None}, 0),
+        ({"messages": [0, {"content": "four"}, 0]}, 12),
+        ({"model": "m", "question": "four", "more": {"of": ["it"]}, "max_tokens": 7}, 6),
     ],
 )
 def test_the_prompt_is_its_texts(request_: dict[str, Any], size: int):
@@ -46,9 +48,20 @@ def test_the_prompt_is_its_texts(request_: dict[str, Any], size: int):
     assert found.prompt == -(-size // 4)
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff", b'{"a":1}', b'{"model":"m"}', b"{" * 100_000])
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff", b'{"a":1}', b'{"model":1}', b"{" * 100_000])
 def test_what_is_no_request_to_a_model_asks_for_nothing(body: bytes):
     assert read_request(body) is None
+
+
+@pytest.mark.parametrize("one", ['""', "{}", "[]", '{"a":""}'])
+def test_no_more_values_are_looked_at_than_the_bound_and_what_has_more_is_taken_for_text(one: str):
+    def body(count: int) -> bytes:
+        return f'{{"messages":[{",".join([one] * count)}]}}'.encode()
+
+    within, beyond = body(MAX_VALUES // 2 - 2), body(MAX_VALUES + 1)
+
+    assert read_request(within) == Asked("", 0)
+    assert read_request(beyond) == Asked("", len(beyond))
 
 
 def test_the_name_of_the_model_is_kept_as_far_as_it_is_one():
