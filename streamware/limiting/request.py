@@ -1,7 +1,7 @@
 """Reading a request's body before its app does, which gets the same messages all the same.
 
-Only JSON is read, and no more than a bound: a body of another kind says nothing of tokens, and what is beyond the bound
-is left on its way.
+What may be JSON is read, and no more than a bound; frameworks decode it whatever its type says. A body of another kind
+says nothing of tokens, and what is beyond the bound is left on its way: what that asks for is ``hidden``.
 """
 
 from __future__ import annotations
@@ -9,20 +9,22 @@ from __future__ import annotations
 from ..streams.inbound import has_no_body
 from ..types import Message, Receive, Scope
 from ..wire import headers
-from ..wire.prompt import Asked, read_request
+from ..wire.prompt import Asked, is_readable, read_request
+
+_MAYBE_JSON = frozenset({b"", b"application/json", b"application/x-www-form-urlencoded"})
 
 
 class Ahead:
-    """``asked``: what the body asks of a model, None where that is nothing or cannot be told. ``gone``: the client has
-    left in the middle of it. ``receive``: the app's."""
+    """``asked``: what the body asks of a model, None where that is nothing or cannot be told; ``hidden``: it cannot.
+    ``gone``: the client has left in the middle of it. ``receive``: the app's."""
 
-    __slots__ = ("_messages", "_receive", "asked", "gone")
+    __slots__ = ("_messages", "_receive", "asked", "gone", "hidden")
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._messages: list[Message] = []
         self.asked: Asked | None = None
-        self.gone = False
+        self.gone = self.hidden = False
 
     async def receive(self) -> Message:
         """What was read, and then what comes."""
@@ -39,17 +41,23 @@ class Ahead:
                 return
             size += len(message.get("body", b""))
             if size > limit:
+                self.hidden = True
                 return
             if not message.get("more_body", False):
                 break
-        self.asked = read_request(b"".join([message.get("body", b"") for message in self._messages]))
+        body = b"".join([message.get("body", b"") for message in self._messages])
+        self.asked = read_request(body)
+        self.hidden = self.asked is None and bool(body) and not is_readable(body)
 
 
 async def read_ahead(scope: Scope, receive: Receive, limit: int) -> Ahead:
     """The request of ``scope``, its body read as far as it is of interest."""
     ahead = Ahead(receive)
+    if has_no_body(scope):
+        return ahead
     media_type = headers.media_type(headers.get(scope.get("headers") or (), b"content-type"))
-    is_json = media_type == b"application/json" or media_type.endswith(b"+json")
-    if is_json and not has_no_body(scope):
+    if media_type in _MAYBE_JSON or media_type.startswith(b"text/") or media_type.endswith(b"+json"):
         await ahead.read(limit)
+    else:
+        ahead.hidden = True
     return ahead

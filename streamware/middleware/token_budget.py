@@ -21,7 +21,7 @@ from ..limiting.keys import Key
 from ..limiting.ledger import Ledger, Reservation
 from ..limiting.metered_socket import MeteredSocket
 from ..limiting.metering import MeteredResponse
-from ..limiting.request import read_ahead
+from ..limiting.request import Ahead, read_ahead
 from ..limiting.rules import Limits, Plan, Rule
 from ..limiting.storages import Storage
 from ..observe import Observer
@@ -47,7 +47,8 @@ class TokenBudgetMiddleware(BaseMiddleware):
     :param limits: in tokens: ``"20000/minute"``, several at once, a mapping of glob patterns of paths or of plans to
         these, or a function of the scope. All are taken or none.
     :param models: other limits for some models: a mapping of glob patterns on the name in the request to what
-        ``limits`` takes. The first that matches counts in the place of ``limits``, in counters of its own.
+        ``limits`` takes. The first that matches counts in the place of ``limits``, in counters of its own; all of them
+        where the body of a request cannot be read.
     :param key: whose limits they are: ``"principal"`` (default), ``"token"``, ``"ip"``, or a function of the scope.
     :param plan: names the plan of a request, for options that map plans.
     :param window: ``"sliding"`` (default), or ``"fixed"``: aligned to the calendar, in UTC.
@@ -132,11 +133,15 @@ class TokenBudgetMiddleware(BaseMiddleware):
         self._key = accounts.key
         self._limits = accounts.rule("limits", limits)
         self._models: FirstMatch[Rule | None] = FirstMatch()
+        self._every = [] if self._limits is None else [self._limits]
         expected = "a mapping of glob patterns of models' names to limits, or None"
         _check(models is None or isinstance(models, Mapping), "models", models, expected)
         for glob, within in (models or {}).items():
             _check(is_text(glob), "models", glob, expected)
-            self._models.add(glob, accounts.rule("models", within, f" model {glob}"))
+            rule = accounts.rule("models", within, f" model {glob}")
+            self._models.add(glob, rule)
+            if rule is not None:
+                self._every.append(rule)
         if self._limits is None and not self._models:
             raise ConfigurationError(f"{owner}: give it limits=, or models=")
 
@@ -184,7 +189,7 @@ class TokenBudgetMiddleware(BaseMiddleware):
         try:
             key = self._key(scope)
             if key is not None and not self._models:
-                limits = self._limits_of(scope, None)
+                limits = self._limits_of(scope)
         except Exception:
             await self._refuse_unknown(scope, receive, send)
             return
@@ -194,7 +199,7 @@ class TokenBudgetMiddleware(BaseMiddleware):
         ahead = await read_ahead(scope, receive, self._max_body)
         if self._models:  # which of them it is, only the body tells
             try:
-                limits = self._limits_of(scope, ahead.asked)
+                limits = self._limits_of(scope, ahead)
             except Exception:
                 await self._refuse_unknown(scope, ahead.receive, send)
                 return
@@ -225,9 +230,13 @@ class TokenBudgetMiddleware(BaseMiddleware):
                 reset_current_stream(token)
         await response.end()
 
-    def _limits_of(self, scope: Scope, asked: Asked | None) -> Sequence[Limit]:
+    def _limits_of(self, scope: Scope, ahead: Ahead | None = None) -> Sequence[Limit]:
+        path = path_within_mount(scope)
+        if ahead is not None and ahead.hidden:  # nobody is to get around the limits of a model by hiding its name
+            return [limit for rule in self._every for limit in rule(scope, path)]
+        asked = None if ahead is None else ahead.asked
         rule = self._limits if asked is None else self._models.find(asked.model, self._limits)
-        return () if rule is None else rule(scope, path_within_mount(scope))
+        return () if rule is None else rule(scope, path)
 
     async def _admit(self, key: str, limits: Sequence[Limit], asked: Asked | None) -> tuple[Reservation, Denial | None]:
         """Reserve what the request may use. An answer may be shorter than what is reserved for it, a prompt not."""
@@ -253,7 +262,7 @@ class TokenBudgetMiddleware(BaseMiddleware):
     async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             key = self._key(scope)
-            limits = () if key is None else self._limits_of(scope, None)
+            limits = () if key is None else self._limits_of(scope)
         except Exception:
             logger.exception("whose budget a WebSocket comes under could not be told, so it is refused")
             self._budget.count("refused", "key")

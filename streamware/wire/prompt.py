@@ -88,6 +88,15 @@ def read_request(body: bytes) -> Asked | None:
     )
 
 
+def is_readable(body: bytes) -> bool:
+    """Whether it is JSON, so that nothing in it is hidden from ``read_request``."""
+    try:
+        _decode(body)
+    except UNREADABLE:
+        return False
+    return True
+
+
 def _in(given: Mapping[str, object], place: str) -> Mapping[str, object]:
     found = given.get(place)
     return cast("dict[str, object]", found) if isinstance(found, dict) else {}

@@ -338,6 +338,45 @@ async def test_limits_by_path_by_plan_and_by_model():
     assert policies == ['"600/minute"', '"5000/minute"', "", '"700/minute"']
 
 
+@pytest.mark.parametrize(
+    ("body", "media_type"),
+    [
+        (json.dumps({**CHAT, "model": "dear"}).encode("utf-16"), "application/json"),
+        (json.dumps({**CHAT, "model": "dear", "top_p": float("nan")}).encode(), "application/json"),
+        (b" " * 1100 + json.dumps({**CHAT, "model": "dear"}).encode(), "application/json"),
+        (b'--x\r\ncontent-disposition: form-data; name="model"\r\n\r\ndear\r\n--x--', "multipart/form-data"),
+    ],
+)
+async def test_a_request_that_hides_its_model_comes_under_the_limits_of_all(body: bytes, media_type: str):
+    site = Site(limits=None, models={"dear": "100/minute", "d*": "1000/minute"}, reserve=60, max_body=1000)
+    site.gates[0] = asyncio.Event()
+    ask = {"body": body, "headers": {"content-type": media_type}}
+    async with site.connection(**ask) as first:
+        await first.start()
+        policies = first.header("ratelimit-policy")
+        assert (await site.ask_refused(**ask)).status == 429
+        site.gates[0].set()
+        await first.finished()
+
+    assert (policies or "").count("qu=") == 2
+
+
+@pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", None])
+async def test_json_is_read_whatever_its_type_says(media_type: str | None):
+    site = Site(limits="1000/minute", models={"dear": "100/minute"})
+    headers = {} if media_type is None else {"content-type": media_type}
+    connection = await site.ask(json={**CHAT, "model": "dear"}, headers=headers)
+
+    assert connection.header("ratelimit-policy") == '"100/minute";q=100;qu="tokens";w=60'
+
+
+async def test_what_names_no_model_or_has_no_body_is_hidden_from_nobody():
+    site = Site(limits="1000/minute", models={"dear": "100/minute"})
+    for given in ({"json": {"a": 1}}, {"method": "GET", "body": b""}):
+        connection = await site.ask(**given)
+        assert connection.header("ratelimit-policy") == '"1000/minute";q=1000;qu="tokens";w=60'
+
+
 async def test_preflights_and_heads_pass_uncounted():
     site = Site(limits="1/minute")
     preflight = {"origin": "https://a.example", "access-control-request-method": "POST"}
