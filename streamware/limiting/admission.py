@@ -57,10 +57,13 @@ class Desk(Refusals):
 class Admission:
     """One request, from its coming in to the end of its stream. It is the gate (``streams/gates.py``) of its throttle.
 
-    ``key``: whose limits they are. ``taken``: the last answer, of which the response tells. ``seen``: it has come to somebody who asks gates.
+    ``key``: whose limits they are. ``taken``: the last answer, of which the response tells. ``seen``: it has come to
+    somebody who asks gates. ``status``: of the response, 0 before it begins, where somebody wants to know.
     """
 
-    __slots__ = ("_asked", "_by_stream", "_desk", "_lease", "_limits", "_most", "_place", "key", "seen", "taken")
+    __slots__ = (
+        "_asked", "_by_stream", "_desk", "_lease", "_limits", "_most", "_place", "key", "seen", "status", "taken",
+    )  # fmt: skip
 
     def __init__(self, desk: Desk, key: str, limits: Sequence[Limit], most: int | None, place: str) -> None:
         self._desk = desk
@@ -72,6 +75,7 @@ class Admission:
         self._asked = False
         self._by_stream = False
         self.seen = False
+        self.status = 0
         self.taken: Taken | None = None
 
     @property
@@ -121,6 +125,12 @@ class Admission:
             self._lease = lease
             desk.leases.hold(self.key, lease)
         return None
+
+    async def charge(self) -> None:
+        """Take what a start costs, after the event, as far as there is any."""
+        if not self._asked and self._limits:
+            self._asked = True
+            await self._desk.guard.take(self.key, self._limits, (1,) * len(self._limits))
 
     async def _wait(
         self, queue: Queue, limits: Sequence[Limit], costs: Sequence[int], lease: Lease | None, ticket: Ticket

@@ -255,7 +255,7 @@ class ThrottleMiddleware(BaseMiddleware):
                 record.rank, record.entered = self.rank, type(self).__name__
                 scope = {**scope, KEY: record}
             record.gates = (*record.gates, admission)
-        if self._tells:
+        if self._tells or may_read:
             send = self._telling_of(admission, send)
         try:
             await self.app(scope, receive, send)
@@ -263,17 +263,20 @@ class ThrottleMiddleware(BaseMiddleware):
             admission.finish()
             if record is not None:
                 record.gates = record.gates[:-1]
-            if may_read and not admission.seen:
-                self._telling.distrust()
+                # It may have come to nobody who tells: then it was refused on its way, or the app was run for it.
+                if may_read and not admission.seen and not record.denied and 200 <= admission.status < 300:
+                    self._telling.distrust()
+        if may_read and not admission.seen and record is not None and not record.denied:
+            await admission.charge()  # a refusal of somebody else's costs as much as any
 
     def _telling_of(self, admission: Admission, send: Send) -> Send:
-        """``send``, with the limits in the response's head."""
-        desk = self._desk
+        """``send``, with the limits in the response's head. The admission learns how it was answered."""
+        desk, tells = self._desk, self._tells
 
         def tell(message: Message) -> Awaitable[None]:
-            if message["type"] == "http.response.start" and admission.taken is not None:
-                lines = desk.lines(admission.taken)
-                if lines:
+            if message["type"] == "http.response.start":
+                admission.status = message.get("status", 200)
+                if tells and admission.taken is not None and (lines := desk.lines(admission.taken)):
                     message = {**message, "headers": [*(message.get("headers") or ()), *lines]}
             return send(message)
 

@@ -12,6 +12,7 @@ from streamware import CountingObserver, Middleware, ResumeMiddleware, Stack, Th
 from streamware.testing import Connection, settle
 from streamware.types import ASGIApp, Receive, Scope, Send
 from streamware.wire.cursor import new_stream_id
+from streamware.wire.denial import Denial, deny
 from tests.middleware.resume_site import EVENTSOURCE, HOLD, READER, SSE, Site, body, start, until
 
 KEYED = READER | {"idempotency-key": "0123456789abcdefghijkl"}
@@ -343,6 +344,60 @@ async def test_where_requests_are_changed_on_their_way_to_resume_all_are_starts_
             assert answer.status == expected
         assert site.runs == 2
         assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == 1
+        await throttle.aclose()
+
+
+@pytest.mark.parametrize("answered", [302, 401, 503])
+async def test_a_request_that_is_refused_on_its_way_to_resume_changes_nothing_and_costs_a_start(
+    caplog: pytest.LogCaptureFixture, answered: int
+):
+    async with Site() as site:
+
+        class Refusing:
+            """Lets nobody in who has no key; it stands within the throttle, and outside of Resume."""
+
+            def __init__(self, app: ASGIApp) -> None:
+                self.app = app
+
+            async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+                if (b"x-key", b"1") in scope["headers"]:
+                    await self.app(scope, receive, send)
+                else:
+                    await send(start([], answered))
+                    await send(body(b"", False))
+
+        site.app = throttle = ThrottleMiddleware(Refusing(site.resume), limits="2/minute", clock=site.clock)
+        first, run = await site.started("1", headers=READER | {"x-key": "1"})
+        cursor = first.at(0)
+        refused = [site.connect(cursor=FORGED) for _ in range(4)]
+        assert [await status(each) for each in refused] == [answered] * 4
+        for _ in range(3):  # reads are still known as such
+            answer = site.connect(headers=READER | {"x-key": "1"}, cursor=cursor)
+            assert (await answer.events(1))[0].data == "1"
+            answer.drop()
+            await settle()
+        assert await status(site.connect(headers=READER | {"x-key": "1"})) == 429  # two starts have been charged
+        assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+        await run.end()
+        await throttle.aclose()
+
+
+async def test_a_refusal_of_ours_on_the_way_to_resume_changes_nothing_and_costs_nothing():
+    """As by a drain, which answers an EventSource with 200 and the end."""
+    async with Site() as site:
+
+        async def draining(scope: Scope, receive: Receive, send: Send) -> None:
+            await deny(scope, send, Denial(503, "Draining"), soft=True)
+
+        draining_app: Any = draining
+        draining_app.app = site.resume
+        site.app = throttle = ThrottleMiddleware(draining_app, limits="2/minute", clock=site.clock)
+        for _ in range(4):
+            answer = site.eventsource(more={"last-event-id": FORGED})
+            await answer.finished()
+            assert answer.status == 200
+        assert throttle._telling.of("/")
+        assert len(throttle.storage) == 0  # type: ignore[arg-type]
         await throttle.aclose()
 
 
