@@ -37,7 +37,7 @@ class Desk(Refusals):
 
     def refused(self, taken: Taken, most: int, reason: str) -> Denial | None:
         """The refusal; None in shadow mode. Counted and logged either way."""
-        if taken.away and not taken.local:
+        if taken.unknown:
             return self.refusal(taken, "store")
         if taken.full:
             return self.refusal(
@@ -139,7 +139,7 @@ class Admission:
         taken: Taken | None = None
         if not queue.has_line(key):
             taken = await guard.take(key, limits, costs, lease)
-            if taken.allowed or taken.away:
+            if taken.allowed or taken.unknown:
                 return taken
         waited = await queue.wait(key, lambda: guard.take(key, limits, costs, lease), ticket)
         return taken if waited is None else waited

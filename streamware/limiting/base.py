@@ -100,6 +100,11 @@ class Taken:
         return [standing.window for standing in self.standings]
 
     @property
+    def unknown(self) -> bool:
+        """Whether nobody has counted: the storage is away, and nothing stands in for it."""
+        return self.away and not self.local
+
+    @property
     def wait(self) -> float:
         """Seconds until the limits would let it through; a lease's freeing is not known in advance."""
         return max((standing.wait for standing in self.standings), default=0.0)

@@ -60,7 +60,7 @@ class Budget(Refusals):
         """The refusal of a request that would cost so much; None in shadow mode. Counted and logged either way."""
         if cost > min(limit.amount for limit in limits):
             return self.refusal(taken, "size", lambda later: too_large(style=self.style))
-        return self.refusal(taken, "store" if taken.away and not taken.local else "budget")
+        return self.refusal(taken, "store" if taken.unknown else "budget")
 
     async def pause(self, reservation: Reservation, wanted: int) -> bool:
         """Wait until there is as much, for ``max_pause`` seconds at most."""

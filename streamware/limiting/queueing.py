@@ -76,7 +76,7 @@ class Queue:
             line[0].wake()
 
     async def wait(self, key: str, attempt: Callable[[], Awaitable[Taken]], ticket: Ticket) -> Taken | None:
-        """The first answer that lets it in, or the last that did not; None where there was none: for want of a place in
+        """The first answer that lets it in, or that nobody can wait for, or the last that did not; None where there was none: for want of a place in
         line, or of time to come to its head, or because who waited has left."""
         line = self._lines.get(key)
         if self.waiting >= MAX_WAITING or (line is not None and len(line) >= self._length):
@@ -93,7 +93,7 @@ class Queue:
                 pause = left
                 if line[0] is ticket:
                     refused = await attempt()
-                    if refused.allowed:
+                    if refused.allowed or refused.unknown:
                         return refused
                     pause = LOOK_EVERY if refused.full else max(LEAST_PAUSE, refused.wait)
                     if not refused.full and pause > left:

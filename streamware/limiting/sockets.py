@@ -68,7 +68,7 @@ class ThrottledSocket:
             message, taken = await self._next()
             if taken is None:
                 return message
-            if taken.allowed or (taken.away and not taken.local):
+            if taken.allowed or taken.unknown:
                 return message
             self._observer.count("throttle.refused" if self._enforce else "throttle.would_refuse", reason="messages")
             if not self._enforce:

@@ -190,6 +190,37 @@ async def test_three_hundred_cancelled_together_free_three_hundred(places: Any):
             await asyncio.sleep(0.01)
 
 
+async def test_who_waits_in_line_when_redis_goes_is_told_at_once(places: Any):
+    place = await places(concurrent=1, queue=3, queue_timeout=60.0, on_store_error="deny", key=lambda scope: "all")
+    async with Connection(place.throttle, path="/stream") as running, Connection(place.throttle) as waiting:
+        await running.events(1)
+        waiting.open()
+        async with asyncio.timeout(PATIENCE):
+            while not place.throttle._desk.queue.waiting:
+                await asyncio.sleep(0.01)
+            place.redis.kill()
+            await waiting.finished()
+        assert waiting.status == 503
+        assert place.observer.counts["throttle.degraded", "deny"] == 1
+        place.end.set()
+        await running.finished()
+
+
+async def test_a_line_goes_on_by_this_workers_own_counters_while_redis_is_away(places: Any):
+    place = await places(concurrent=1, queue=3, queue_timeout=60.0, expected_workers=1, key=lambda scope: "all")
+    place.redis.kill()
+    async with Connection(place.throttle, path="/stream") as running, Connection(place.throttle) as waiting:
+        await running.events(1)
+        waiting.open()
+        async with asyncio.timeout(PATIENCE):
+            while not place.throttle._desk.queue.waiting:
+                await asyncio.sleep(0.01)
+            place.end.set()
+            await running.finished()
+            await waiting.finished()
+        assert waiting.status == 200
+
+
 async def test_a_worker_starts_while_redis_is_away(server: RedisServer, places: Any):
     server.kill()
     place = await places(limits="1/minute", body="openai", on_store_error="deny")
