@@ -1,7 +1,8 @@
 """Whose limits they are: the key that a request is counted under.
 
 A key is never written anywhere as it is: storages hash it, and nothing of it is logged. Keys of different kinds never
-meet, for each begins with its kind.
+meet, for each begins with its kind. Whatever requests say, a key is short: a long one is known by its hash, for storages
+in memory keep many.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from ..wire.addresses import client_of
 Key: TypeAlias = str | Callable[[Scope], str | None]
 
 _KNOWN_ADDRESSES = 4096
+#: Longer texts are known by their hashes.
+LONGEST = 128
 
 
 def key_function(owner: str, given: Key) -> Callable[[Scope], str | None]:
@@ -34,7 +37,7 @@ def key_function(owner: str, given: Key) -> Callable[[Scope], str | None]:
             key = function(scope)
             if key is not None and not isinstance(key, str):
                 raise TypeError(f"key= returned {type(key).__name__}, it must return a string or None")
-            return None if key is None else f"own:{key}"
+            return None if key is None else _of("own", key)
 
         return own
     try:
@@ -44,10 +47,17 @@ def key_function(owner: str, given: Key) -> Callable[[Scope], str | None]:
         raise ConfigurationError.option(owner, "key", given, expected) from None
 
 
+def _of(kind: str, text: str) -> str:
+    """The key of ``text``."""
+    if len(text) <= LONGEST:
+        return f"{kind}:{text}"
+    return f"{kind}-hash:{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
+
+
 def by_principal(scope: Scope) -> str:
     """Who is authenticated, Streamware's, Django's or Starlette's user; where nobody is, the client's address."""
     principal = principal_of(scope)
-    return by_ip(scope) if principal is None else f"principal:{principal}"
+    return by_ip(scope) if principal is None else _of("principal", principal)
 
 
 def by_token(scope: Scope) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from streamware import ConfigurationError
 from streamware.auth.principal import AnonymousPrincipal, Principal
-from streamware.limiting.keys import key_function
+from streamware.limiting.keys import LONGEST, key_function
 from streamware.wire.addresses import client_of
 
 
@@ -68,6 +68,17 @@ def test_a_function_says_it_or_nobody_is_limited():
     assert key(lambda scope: None) is None
     with pytest.raises(TypeError, match="key="):
         key(lambda scope: 5)
+
+
+def test_whatever_requests_say_a_key_is_short():
+    longest, longer = "é" * LONGEST, "é" * LONGEST + "\ud800"
+    assert key(lambda scope: longest) == f"own:{longest}"
+    assert len(key(lambda scope: longer) or "") < LONGEST
+    assert key(lambda scope: longer) != key(lambda scope: longer + "x")
+    hashed = key(lambda scope: longer) or ""
+    assert key(lambda scope: hashed.removeprefix("own:")) != hashed
+    assert key(lambda scope: hashed.partition(":")[2]) != hashed
+    assert len(key("principal", user=Principal(issuer="https://idp", subject="a" * 10**6)) or "") < LONGEST
 
 
 @pytest.mark.parametrize("wrong", ["user", "", None, 5, ["ip"]])
