@@ -17,6 +17,11 @@ from ..stores.redis_scripts import Script
 COUNTERS = b"""
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local function write(c)
+    local life = c.start + (c.fixed and 1 or 2) * c.width - now
+    redis.call('SET', c.key, string.format('%.0f:%.0f:%.0f', c.start, c.current, c.previous), 'PX',
+               math.max(1000, life))
+end
 local function read(key, at)
     local c = {key=key, amount=tonumber(ARGV[at]), width=tonumber(ARGV[at + 1]), fixed=ARGV[at + 2] == '1',
                own=tonumber(ARGV[at + 3]), current=0, previous=0, is_new=true}
@@ -25,6 +30,12 @@ local function read(key, at)
     if held then
         local s, n, p = string.match(held, '^(%d+):(%d+):(%d+)$')
         c.start, c.current, c.previous, c.is_new = tonumber(s), tonumber(n), tonumber(p), false
+    end
+    -- A clock that was set back, or that of a replica which took over, is at the start of the window for so long; where
+    -- it is behind by more than a window, that begins anew.
+    if now < c.start - c.width then
+        c.start = c.fixed and now - now % c.width or now
+        write(c)
     end
     if now < c.start then c.elapsed = 0 else c.elapsed = now - c.start end
     if c.elapsed >= c.width then
@@ -37,10 +48,12 @@ local function read(key, at)
     if not c.fixed then c.used = c.current + math.floor(c.previous * (c.width - c.elapsed) / c.width) end
     return c
 end
-local function write(c)
-    local life = c.start + (c.fixed and 1 or 2) * c.width - now
-    redis.call('SET', c.key, string.format('%.0f:%.0f:%.0f', c.start, c.current, c.previous), 'PX',
-               math.max(1000, life))
+"""
+
+# Leases are kept as long as the longest of them lives.
+LIFE = b"""
+local function keep(leases, life)
+    if redis.call('PTTL', leases) < tonumber(life) then redis.call('PEXPIRE', leases, life) end
 end
 """
 
@@ -48,6 +61,7 @@ end
 #: ('' for none); for each counter its cost. Answers {allowed, full, now, start, current, previous, …}.
 TAKE = Script(
     COUNTERS
+    + LIFE
     + b"""
 local n, fits, full = tonumber(ARGV[1]), 1, 0
 local counters = {}
@@ -61,9 +75,13 @@ if fits == 1 and ARGV[2] ~= '' then
     redis.call('ZREMRANGEBYSCORE', leases, '-inf', now)
     if redis.call('ZCARD', leases) < tonumber(ARGV[3]) or redis.call('ZSCORE', leases, ARGV[2]) then
         redis.call('ZADD', leases, now + ARGV[4], ARGV[2])
-        redis.call('PEXPIRE', leases, ARGV[4])
+        keep(leases, ARGV[4])
     else
         fits, full = 0, 1
+        -- What a clock that was set back since has left would count for as long again: it has a lease's time from here.
+        for _, member in ipairs(redis.call('ZRANGEBYSCORE', leases, now + 4 * ARGV[4], '+inf')) do
+            redis.call('ZADD', leases, now + ARGV[4], member)
+        end
     end
 end
 local answer = {fits, full, now}
@@ -130,7 +148,9 @@ return 1
 )
 
 #: KEYS: leases. ARGV: ms, and the members. Answers how many of them had lapsed.
-RENEW = Script(b"""
+RENEW = Script(
+    LIFE
+    + b"""
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local lapsed = 0
@@ -139,9 +159,10 @@ for i = 2, #ARGV do
     if not held or tonumber(held) <= now then lapsed = lapsed + 1 end
     redis.call('ZADD', KEYS[1], now + ARGV[1], ARGV[i])
 end
-redis.call('PEXPIRE', KEYS[1], ARGV[1])
+keep(KEYS[1], ARGV[1])
 return lapsed
-""")
+"""
+)
 
 SCRIPTS = (TAKE, TAKE_PART, ADD, RENEW)
 

@@ -274,3 +274,94 @@ async def test_on_a_cluster_all_that_belongs_to_a_request_is_on_one_server():
         await storage.release(leases)
         assert await storage.renew(leases[:3]) == 3
         await storage.aclose()
+
+
+# -- keys as anybody may write them, and clocks as they may go
+
+
+@pytest.mark.parametrize("key", ["", "\0", "{a}", "}{", "{}", "é灯台\ud800", "a b\r\n*1\r\n", "x" * 1_000_000])
+async def test_a_key_may_be_any_text(storage: LimitStorage, key: str):
+    lease = Lease("c", "m", 1, 30)
+
+    taken = await storage.take(key, BOTH, (4, 4), lease)
+
+    assert taken.allowed
+    assert await storage.add(key, BOTH, (1, 1), taken.windows, once=f"id of {len(key)}{key[:8]!r}")
+    assert await left(storage, *BOTH, key=key) == [5, 7]
+    assert await left(storage, *BOTH, key=key + "1") == [10, 12]
+    assert await storage.renew([(key, lease)]) == 0
+    await storage.release([(key, lease)])
+    assert await storage.renew([(key, lease)]) == 1
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("hours", [1, 24 * 365])
+async def test_a_server_whose_clock_is_set_back_limits_nobody_for_longer_than_a_window(
+    redis: RedisServer, hours: int, fixed: bool
+):
+    storage = RedisLimitStorage(redis.url, timeout=PATIENCE)
+    limit = Limit(5, 1, fixed=fixed)
+    taken = await storage.take("a", (limit,), (5,))
+    names = redis.run("KEYS", "*")
+    assert isinstance(names, list)
+    ahead = taken.windows[0] + hours * 3_600_000
+    redis.run("SET", names[0], f"{ahead}:5:5", "PX", 10_000_000)
+
+    assert not (await storage.take("a", (limit,), (1,))).allowed or fixed
+    async with asyncio.timeout(5):
+        while not (await storage.take("a", (limit,), (1,))).allowed:
+            await asyncio.sleep(0.02)
+    await storage.aclose()
+
+
+async def test_a_little_behind_it_counts_on_in_the_window_that_is_under_way(redis: RedisServer):
+    """As of a replica that has taken over."""
+    storage = RedisLimitStorage(redis.url, timeout=PATIENCE)
+    taken = await storage.take("a", (MINUTE,), (5,))
+    names = redis.run("KEYS", "*")
+    assert isinstance(names, list)
+    window = taken.windows[0] + 2_000
+    redis.run("SET", names[0], f"{window}:5:0", "PX", 100_000)
+
+    again = await storage.take("a", (MINUTE,), (3,))
+    assert again.windows == [window]
+    assert await storage.add("a", (MINUTE,), (-2,), again.windows, once="x")
+    assert await left(storage, MINUTE) == [4]
+    await storage.aclose()
+
+
+async def test_leases_of_the_dead_lapse_also_where_the_clock_was_set_back(redis: RedisServer):
+    storage = RedisLimitStorage(redis.url, timeout=PATIENCE)
+    dead, living = Lease("c", "dead", 2, 0.5), Lease("c", "living", 2, 0.5)
+    for lease in (dead, living):
+        await storage.take("a", (), (), lease)
+    names = redis.run("KEYS", "*")
+    assert isinstance(names, list)
+    for lease in (dead, living):
+        redis.run("ZADD", names[0], 10**15, lease.member)
+
+    got = None
+    async with asyncio.timeout(5):
+        while got is None or not got.allowed:
+            await storage.renew([("a", living)])
+            got = await storage.take("a", (), (), Lease("c", "new", 2, 0.5))
+            await asyncio.sleep(0.02)
+
+    assert redis.run("ZSCORE", names[0], "dead") is None
+    assert redis.run("ZSCORE", names[0], "living") is not None
+    await storage.aclose()
+
+
+async def test_a_shorter_lease_ends_no_longer_one(redis: RedisServer):
+    """As while workers are replaced by those with another option."""
+    storage = RedisLimitStorage(redis.url, timeout=PATIENCE)
+    long, short = Lease("c", "long", 9, 30), Lease("c", "short", 9, 0.05)
+    await storage.take("a", (), (), long)
+    await storage.take("a", (), (), short)
+    await storage.renew([("a", short)])
+    async with asyncio.timeout(5):
+        while await storage.renew([("a", short)]) == 0:
+            await asyncio.sleep(0.1)
+
+    assert await storage.renew([("a", long)]) == 0
+    await storage.aclose()
