@@ -17,14 +17,15 @@ from .storages import Storage, storage_of
 
 class Accounts:
     """Those of one middleware. ``owner``: its class; ``counters``: opens the names of what it counts. Without a
-    ``name`` the limits' counters are named by ``key`` and by the paths that are ``selected``, behind ``before``.
+    ``name`` the limits' counters are named by ``key`` and by the paths that are ``selected``. ``unit``: what they count;
+    those of another unit never meet, whatever their names.
 
     :raises ConfigurationError: an option that cannot work.
     """
 
     def __init__(
         self, owner: str, counters: str, *, key: Key, plan: Plan | None, window: str, storage: Storage,
-        name: str | None, selected: PathSelection, before: tuple[str, ...] = (), on_store_error: str,
+        name: str | None, selected: PathSelection, unit: str = "", on_store_error: str,
         expected_workers: int, body: str, observer: Observer | None, clock: Clock | None,
     ) -> None:  # fmt: skip
         check(owner, window in ("sliding", "fixed"), "window", window, '"sliding" or "fixed"')
@@ -32,13 +33,13 @@ class Accounts:
         check(owner, plan is None or callable(plan), "plan", plan, "a function of the scope, or None")
         if name is None:
             paths = ("|".join(each or ()) for each in (selected.paths, selected.exclude))
-            name = ":".join([*before, key if isinstance(key, str) else "own", *paths])
+            name = ":".join([key if isinstance(key, str) else "own", *paths])
         check(owner, is_text(name), "name", name, "a text")
         self._owner = owner
         self._plan = plan
         self._fixed = window == "fixed"
         #: Opens the names of the limits' counters.
-        self.name = name
+        self.name = f"{name} {unit}" if unit else name
         #: Whose limits a request comes under; None: nobody's.
         self.key = key_function(owner, key)
         self.clock = LoopClock() if clock is None else clock

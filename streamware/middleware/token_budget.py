@@ -127,7 +127,7 @@ class TokenBudgetMiddleware(BaseMiddleware):
         _check(usage_path is None or _is_path(usage_path), "usage_path", usage_path, "names with dots between, or None")
         accounts = self._accounts = Accounts(
             owner, "token_budget", key=key, plan=plan, window=window, storage=storage, name=name,
-            selected=self.selection, before=("tokens",), on_store_error=on_store_error,
+            selected=self.selection, unit="tokens", on_store_error=on_store_error,
             expected_workers=expected_workers, body=body, observer=observer, clock=clock,
         )  # fmt: skip
         self._key = accounts.key

@@ -13,7 +13,13 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
-from streamware import ConfigurationError, TokenBudgetMiddleware, current_stream
+from streamware import (
+    ConfigurationError,
+    MemoryLimitStorage,
+    ThrottleMiddleware,
+    TokenBudgetMiddleware,
+    current_stream,
+)
 from streamware.streams.gone import ClientGone
 from streamware.testing import Connection, FakeClock, settle
 from streamware.types import Receive, Scope, Send
@@ -375,6 +381,18 @@ async def test_what_names_no_model_or_has_no_body_is_hidden_from_nobody():
     for given in ({"json": {"a": 1}}, {"method": "GET", "body": b""}):
         connection = await site.ask(**given)
         assert connection.header("ratelimit-policy") == '"1000/minute";q=1000;qu="tokens";w=60'
+
+
+async def test_tokens_are_never_counted_as_requests_though_both_have_one_name():
+    storage = MemoryLimitStorage()
+    site = Site(limits="1000/minute", storage=storage, name="chat")
+    throttle = ThrottleMiddleware(
+        site.outermost, limits="1000/minute", storage=storage, name="chat", key=lambda scope: "all"
+    )
+    site.outermost = throttle
+    for requests in (1, 2):
+        await site.ask()
+        assert sorted(counter.current for counter in storage._counters.values()) == [requests, 15 * requests]
 
 
 async def test_preflights_and_heads_pass_uncounted():

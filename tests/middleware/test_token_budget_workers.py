@@ -35,7 +35,7 @@ async def talk(server: Server) -> int:
 
 async def charged(redis: RedisServer) -> int:
     storage = RedisLimitStorage(redis.url, timeout=PATIENCE)
-    limit = Limit(10 * LIMIT, 3600, counter="all")
+    limit = Limit(10 * LIMIT, 3600, counter="all tokens")
     taken = await storage.take("own:all", (limit,), (0,))
     await storage.aclose()
     return limit.amount - taken.standings[0].remaining
