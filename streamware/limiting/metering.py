@@ -146,25 +146,28 @@ class MeteredResponse:
         if held is None or held > len(data):
             await self._send(message)
             return
-        end = cut_off(self._counts.dialect, lines=self._kind is Kind.LINES, style=self._budget.style)
+        end = self._report() + cut_off(self._counts.dialect, lines=self._kind is Kind.LINES, style=self._budget.style)
         self._ended = True
         self._budget.count("cut", self._counts.dialect)
         await self._send({"type": "http.response.body", "body": data[: len(data) - held] + end, "more_body": False})
         self._tell()
 
     async def _send_last(self, message: Message) -> None:
-        body, budget = self._body, self._budget
-        between = body is not None and body.held == 0
+        between = self._body is not None and self._body.held == 0
         self._finish()
         self._ended = True
-        if budget.reports and between and self._cuttable and self._kind is Kind.EVENTS:
-            usage = self._counts.usage
-            if used := self._usage.total - self._base:
-                usage = TokenUsage(0, used)
-            event = is_eventsource_like(self._scope)
-            told = report(usage, self._remaining(usage.total), event=event)
+        if between and self._cuttable and (told := self._report()):
             message = {**message, "body": _bytes_of(message.get("body", b"")) + told}
         await self._send(message)
+
+    def _report(self) -> bytes:
+        """What was used, where the client is to be told."""
+        if not self._budget.reports or self._kind is not Kind.EVENTS:
+            return b""
+        usage = self._counts.usage
+        if used := self._usage.total - self._base:
+            usage = TokenUsage(0, used)
+        return report(usage, self._remaining(usage.total), event=is_eventsource_like(self._scope))
 
     def _remaining(self, used: int) -> int | None:
         standings = self._reservation.taken.standings

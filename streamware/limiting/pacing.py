@@ -25,6 +25,9 @@ MAX_DELAY = 15.0
 SLICE = 0.05
 SMALLEST_SLICE = 512
 
+#: Extensions of ASGI by which a server sends a file by itself.
+SENDS_FILES = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
+
 EVENT_STREAM = b"text/event-stream"
 NDJSON = frozenset({b"application/x-ndjson", b"application/ndjson", b"application/jsonl"})
 

@@ -19,7 +19,7 @@ from ..limiting.admission import Admission, Desk
 from ..limiting.base import LimitStorage
 from ..limiting.keys import Key
 from ..limiting.leases import Leases
-from ..limiting.pacing import MAX_DELAY, Pace, PacedResponse
+from ..limiting.pacing import MAX_DELAY, SENDS_FILES, Pace, PacedResponse
 from ..limiting.queueing import Queue, Ticket
 from ..limiting.reads import Telling, may_be_read
 from ..limiting.rules import Limits, Most, Plan, most_rule
@@ -211,7 +211,8 @@ class ThrottleMiddleware(BaseMiddleware):
             self._observer.count("throttle.refused", reason="key")
             await refuse(scope, Inbound(scope, receive), send, _UNKNOWN, self._clock, soft=True)
             return
-        send = self._paced(send)
+        if self._paces:
+            scope, send = self._paced(scope, send)
         if admission is None:
             await self.app(scope, receive, send)
         elif may_read:
@@ -282,8 +283,13 @@ class ThrottleMiddleware(BaseMiddleware):
 
         return tell
 
-    def _paced(self, send: Send) -> Send:
-        return PacedResponse(Pace(*self._pace, self._clock), send).send if self._paces else send
+    def _paced(self, scope: Scope, send: Send) -> tuple[Scope, Send]:
+        """The request, and its ``send`` at a pace. Where bytes are paced no server may send files by itself."""
+        if self._pace[1] is not None and (extensions := scope.get("extensions")):
+            left = {name: given for name, given in extensions.items() if name not in SENDS_FILES}
+            if len(left) < len(extensions):
+                scope = {**scope, "extensions": left}
+        return scope, PacedResponse(Pace(*self._pace, self._clock), send).send
 
     # -- WebSockets
 

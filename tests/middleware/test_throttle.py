@@ -532,6 +532,17 @@ async def test_an_app_that_listens_hears_of_the_leaving_after_it_waited():
 # -- pacing
 
 
+@pytest.mark.parametrize(("pace", "left"), [("bytes_per_second", {"x": {}}), ("events_per_second", None)])
+async def test_where_bytes_are_paced_no_server_sends_files_by_itself(pace: str, left: dict[str, Any] | None):
+    given = {"http.response.pathsend": {}, "http.response.zerocopysend": {}, "x": {}}
+    options: dict[str, Any] = {pace: 1000}
+    async with Place(**options) as place:
+        connection = await place.ask(scope={"extensions": given})
+        assert place.app.calls[0]["extensions"] == (given if left is None else left)
+        assert connection.scope["extensions"] == given
+        assert len(given) == 3
+
+
 async def test_pacing_slows_the_app_down():
     clock = FakeClock()
     sent: list[float] = []

@@ -429,6 +429,20 @@ async def test_the_end_says_what_was_used_when_that_is_asked_for(prefer: str):
         assert connection.body.endswith(b"[DONE]\n\n: usage " + told + b"\n")
 
 
+async def test_the_end_says_it_also_where_it_is_cut_off():
+    site = Site(limits="100/minute", on_exceeded="cut", report=True)
+    site.parts = [words(80)] * 3
+    connection = await site.ask()
+
+    *_, last, rest = connection.body.split(b"\n\n")
+    told, error = last.split(b"\n")
+    used = {"input_tokens": 10, "output_tokens": 160, "total_tokens": 170, "estimated": True, "remaining": 0}
+    assert json.loads(told.removeprefix(b": usage ")) == used
+    assert b"rate_limit_exceeded" in error
+    assert rest == b""
+    assert await site.debt() == 170
+
+
 async def test_nothing_is_said_inside_of_an_event():
     site = Site(report=True)
     site.parts = [words(5), b"data: unfinished"]
