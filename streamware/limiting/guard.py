@@ -27,6 +27,8 @@ logger = logging.getLogger("streamware.throttle")
 FAILURES = 3
 PAUSE = 1.0
 MAX_PAUSE = 8.0
+#: Limits whose share of a worker is remembered.
+MAX_SHARES = 1000
 
 POLICIES = ("allow", "deny", "local")
 MEANING = {
@@ -197,7 +199,7 @@ class Guard:
     def _share_of(self, limit: Limit) -> Limit:
         amount = max(1, limit.amount // self._workers)
         share = Limit(amount, limit.window, limit.name, limit.counter, limit.fixed)
-        if len(self._shares) < 1000:
+        if len(self._shares) < MAX_SHARES:
             self._shares[limit] = share
         return share
 

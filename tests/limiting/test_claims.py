@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamware import Limit, LimitStorage, MemoryLimitStorage, RedisLimitStorage
+from streamware import Lease, Limit, LimitStorage, MemoryLimitStorage, RedisLimitStorage
 from streamware.exceptions import StoreUnavailable
 from streamware.limiting.claims import Claim, claim_of
-from tests.redis_server import PATIENCE, RedisServer
+from tests.redis_groups import RedisCluster
+from tests.redis_server import PATIENCE, RedisServer, binaries, newest
 
 _names = itertools.count()
 HOUR = (Limit(1000, 3600, "1000/hour", "c"),)
@@ -252,4 +254,58 @@ async def test_every_name_in_redis_expires_and_holds_no_key(redis: RedisServer):
         assert not any(b"secret" in name for name in names)
         assert all(int(str(redis.run("PTTL", name))) > 0 for name in names)
         await claim.settle(5)
+    await storage.aclose()
+
+
+# -- on a cluster whose slots move
+
+
+@pytest.fixture(scope="module")
+def moving() -> Iterator[RedisCluster]:
+    """A cluster of its own, for it does not move back."""
+    with RedisCluster(binaries()[newest()]) as made:
+        yield made
+
+
+def places(storage: RedisLimitStorage, key: str, cluster: RedisCluster) -> tuple[list[str], RedisServer]:
+    """The names of the counters of ``key``, and a server that has none of them."""
+    names = [storage._place(storage._tag(key), limit.place).decode() for limit in BOTH]
+    return names, next(node for node in cluster.nodes if node is not cluster.holder(names[0]))
+
+
+async def test_leases_and_reservations_go_with_their_slot_to_another_server(moving: RedisCluster):
+    storage = RedisLimitStorage(moving.url, timeout=PATIENCE)
+    lease, other = Lease("c", "m", 1, 60), Lease("c", "other", 1, 60)
+    claim = new(storage, BOTH)
+    await claim.reserve(100, force=False)
+    assert (await storage.take("who", BOTH, (1, 1), lease)).allowed
+    names, target = places(storage, "who", moving)
+
+    moving.move(names[0], target)
+
+    assert (await claim.extend(50, share=1)).granted == 50
+    assert (await storage.take("who", BOTH, (1, 1), other)).full
+    assert await storage.renew([("who", lease)]) == 0
+    await claim.settle(120)
+    assert await used(storage, BOTH) == [121, 121]
+    await storage.release([("who", lease)])
+    assert (await storage.take("who", BOTH, (1, 1), other)).allowed
+    await storage.aclose()
+
+
+async def test_what_cannot_be_settled_while_a_slot_is_on_its_way_is_settled_once_behind_it(moving: RedisCluster):
+    storage = RedisLimitStorage(moving.url, timeout=PATIENCE)
+    claim = claim_of(storage, "another", BOTH, "moving")
+    await claim.reserve(100, force=False)
+    names, target = places(storage, "another", moving)
+    moving.move(names[0], target, only=(names[0],))  # the other counter, and the record, are still behind
+
+    with pytest.raises(StoreUnavailable):
+        await claim.settle(60)
+    moving.move(names[0], target)
+    for _ in range(2):
+        await claim.settle(60)
+
+    taken = await storage.take("another", BOTH, (0, 0))
+    assert [each.limit.amount - each.remaining for each in taken.standings] == [60, 60]
     await storage.aclose()

@@ -164,6 +164,18 @@ async def test_a_share_is_one_at_least(redis: RedisServer):
         assert await place.passed(10) == 1
 
 
+async def test_the_shares_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("streamware.limiting.guard.MAX_SHARES", 5)
+    guard = Guard(
+        "T", RedisLimitStorage("redis://127.0.0.1:1"), on_store_error="local", expected_workers=4, clock=FakeClock(),
+        observer=CountingObserver(),
+    )  # fmt: skip
+    for amount in range(4, 100):
+        for _ in range(2):
+            assert [share.amount for share in guard._share([Limit(amount, 60)])] == [amount // 4]
+    assert len(guard._shares) == 5
+
+
 async def test_memory_is_asked_straight():
     observer = CountingObserver()
     guard = Guard("Test", MemoryLimitStorage(), on_store_error="deny", expected_workers=9, clock=FakeClock(),
