@@ -17,8 +17,8 @@ from .storages import Storage, storage_of
 
 class Accounts:
     """Those of one middleware. ``owner``: its class; ``counters``: opens the names of what it counts. Without a
-    ``name`` the limits' counters are named by ``key`` and by the paths that are ``selected``. ``unit``: what they count;
-    those of another unit never meet, whatever their names.
+    ``name`` the limits' counters are named by ``key`` and by the paths that are ``selected``. ``unit``: what they
+    count; those of another unit never meet, whatever their names.
 
     :raises ConfigurationError: an option that cannot work.
     """

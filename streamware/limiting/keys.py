@@ -1,8 +1,8 @@
 """Whose limits they are: the key that a request is counted under.
 
 A key is never written anywhere as it is: storages hash it, and nothing of it is logged. Keys of different kinds never
-meet, for each begins with its kind. Whatever requests say, a key is short: a long one is known by its hash, for storages
-in memory keep many.
+meet, for each begins with its kind. Whatever requests say, a key is short: a long one is known by its hash, for memory
+keeps many.
 """
 
 from __future__ import annotations

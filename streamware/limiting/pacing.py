@@ -18,6 +18,8 @@ from ..clock import sleep
 from ..types import Clock, Message, Send
 from ..wire import headers
 from ..wire.boundary import EventBoundary, LineBoundary
+from ..wire.denial import EVENT_STREAM
+from ..wire.ndjson import MEDIA_TYPES as NDJSON
 
 GRAIN = 0.002
 MAX_DELAY = 15.0
@@ -27,9 +29,6 @@ SMALLEST_SLICE = 512
 
 #: Extensions of ASGI by which a server sends a file by itself.
 SENDS_FILES = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
-
-EVENT_STREAM = b"text/event-stream"
-NDJSON = frozenset({b"application/x-ndjson", b"application/ndjson", b"application/jsonl"})
 
 _blank_line = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))").finditer
 _newline = re.compile(rb"\n").finditer

@@ -76,8 +76,8 @@ class Queue:
             line[0].wake()
 
     async def wait(self, key: str, attempt: Callable[[], Awaitable[Taken]], ticket: Ticket) -> Taken | None:
-        """The first answer that lets it in, or that nobody can wait for, or the last that did not; None where there was none: for want of a place in
-        line, or of time to come to its head, or because who waited has left."""
+        """The first answer that lets it in, or that nobody can wait for, or the last that did not; None where there was
+        none: for want of a place in line, or of time to come to its head, or because who waited has left."""
         line = self._lines.get(key)
         if self.waiting >= MAX_WAITING or (line is not None and len(line) >= self._length):
             return None

@@ -35,7 +35,7 @@ from ..streams.tenure import Tenure
 from ..streams.worker import Worker
 from ..types import ASGIApp, Clock, Message, Receive, Scope, Send
 from ..wire.cursor import stream_tag
-from ..wire.denial import Denial, deny, is_eventsource_like
+from ..wire.denial import UNKNOWN_CALLER, deny, is_eventsource_like
 from .base import BaseMiddleware
 
 logger = logging.getLogger("streamware.resume")
@@ -242,7 +242,7 @@ class ResumeMiddleware(BaseMiddleware):
             identity = identify(scope, self._options.owner, self._options.owner_cookies)
         except Exception:
             logger.exception("who asks could not be told, so the request is refused")
-            await deny(scope, send, Denial(403, "Who asks could not be told"))
+            await deny(scope, send, UNKNOWN_CALLER)
             return
         inbound = Inbound(scope, receive)
         try:

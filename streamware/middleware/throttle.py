@@ -33,7 +33,7 @@ from ..streams.inbound import Inbound
 from ..streams.refusal import refuse
 from ..types import ASGIApp, Clock, Message, Receive, Scope, Send
 from ..wire.credentials import harmless
-from ..wire.denial import Denial, WebSocketReject, deny_websocket, reject_websocket
+from ..wire.denial import UNKNOWN_CALLER, Denial, WebSocketReject, deny_websocket, reject_websocket
 from ..wire.headers import is_preflight
 from ..wire.ratelimit import Style
 from .base import RANKS, BaseMiddleware
@@ -209,7 +209,7 @@ class ThrottleMiddleware(BaseMiddleware):
         except Exception:
             logger.exception("whose limits a request comes under could not be told, so it is refused")
             self._observer.count("throttle.refused", reason="key")
-            await refuse(scope, Inbound(scope, receive), send, _UNKNOWN, self._clock, soft=True)
+            await refuse(scope, Inbound(scope, receive), send, UNKNOWN_CALLER, self._clock, soft=True)
             return
         if self._paces:
             scope, send = self._paced(scope, send)
@@ -301,7 +301,7 @@ class ThrottleMiddleware(BaseMiddleware):
         except Exception:
             logger.exception("whose limits a WebSocket comes under could not be told, so it is refused")
             self._observer.count("throttle.refused", reason="key")
-            await deny_websocket(scope, send, _UNKNOWN)
+            await deny_websocket(scope, send, UNKNOWN_CALLER)
             return
         denial = None if admission is None else await admission.admit()
         if denial is not None:
@@ -313,8 +313,9 @@ class ThrottleMiddleware(BaseMiddleware):
             if not limits and not self._paces:
                 await self.app(scope, receive, send)
                 return
+            key = "" if admission is None else admission.key
             socket = ThrottledSocket(
-                scope, receive, send, guard=self._desk.guard, key="" if admission is None else admission.key, limits=limits,
+                scope, receive, send, guard=self._desk.guard, key=key, limits=limits,
                 text=self._message_refusal, pace=Pace(*self._pace, self._clock) if self._paces else None,
                 observer=self._observer, enforce=self._desk.enforce,
             )  # fmt: skip
@@ -326,9 +327,6 @@ class ThrottleMiddleware(BaseMiddleware):
         finally:
             if admission is not None:
                 admission.finish()
-
-
-_UNKNOWN = Denial(403, "Who asks could not be told")
 
 
 def _is_rate(value: object, least: float) -> bool:

@@ -30,7 +30,7 @@ from ..streams.current import CurrentStream, current_stream, reset_current_strea
 from ..streams.inbound import Inbound
 from ..streams.refusal import refuse
 from ..types import ASGIApp, Clock, Receive, Scope, Send
-from ..wire.denial import Denial, deny_websocket
+from ..wire.denial import UNKNOWN_CALLER, Denial, deny_websocket
 from ..wire.prompt import Asked
 from ..wire.ratelimit import Style
 from .base import BaseMiddleware
@@ -252,7 +252,7 @@ class TokenBudgetMiddleware(BaseMiddleware):
     async def _refuse_unknown(self, scope: Scope, receive: Receive, send: Send) -> None:
         logger.exception("whose budget a request comes under could not be told, so it is refused")
         self._budget.count("refused", "key")
-        await self._refuse(scope, receive, send, _UNKNOWN)
+        await self._refuse(scope, receive, send, UNKNOWN_CALLER)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send, denial: Denial) -> None:
         await refuse(scope, Inbound(scope, receive), send, denial, self._clock, soft=True)
@@ -266,7 +266,7 @@ class TokenBudgetMiddleware(BaseMiddleware):
         except Exception:
             logger.exception("whose budget a WebSocket comes under could not be told, so it is refused")
             self._budget.count("refused", "key")
-            await deny_websocket(scope, send, _UNKNOWN)
+            await deny_websocket(scope, send, UNKNOWN_CALLER)
             return
         if key is None or not limits:
             await self.app(scope, receive, send)
@@ -290,9 +290,6 @@ class TokenBudgetMiddleware(BaseMiddleware):
         finally:
             socket.close()
             reset_current_stream(token)
-
-
-_UNKNOWN = Denial(403, "Who asks could not be told")
 
 
 def _is_path(value: object) -> bool:

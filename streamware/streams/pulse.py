@@ -26,6 +26,7 @@ from ..types import Clock, Message, RawHeaders, Receive, Scope, Send
 from ..wire import headers, sse
 from ..wire.boundary import EventBoundary, LineBoundary
 from ..wire.denial import EVENT_STREAM as EVENT_STREAM
+from ..wire.ndjson import MEDIA_TYPES as NDJSON
 from .timers import Timer, Timers, of_this_loop
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ logger = logging.getLogger("streamware.heartbeat")
 COMMENT = sse.comment()  # one newline: after a blank line the OpenAI SDK and httpx-sse make an empty message of it
 LINE = b"\n"
 REASONS = {COMMENT: "comment", LINE: "line"}
-NDJSON = frozenset({b"application/x-ndjson", b"application/ndjson", b"application/jsonl"})
 _MENTION = re.compile(rb"event-stream|ndjson|jsonl", re.IGNORECASE).search
 BOM = b"\xef\xbb\xbf"
 INFINITY = float("inf")

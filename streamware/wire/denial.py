@@ -58,6 +58,10 @@ class Denial:
     json_body: bytes | None = None
 
 
+#: Who asks decides what is allowed, and finding it out went wrong.
+UNKNOWN_CALLER = Denial(403, "Who asks could not be told")
+
+
 def is_eventsource_like(scope: Scope) -> bool:
     """True where the request looks like a browser's EventSource, or its client asks to be taken for one by
     ``Prefer: control-events``. Not proof: a ``fetch`` with ``cache: "no-store"`` looks the same."""

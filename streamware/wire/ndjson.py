@@ -9,6 +9,11 @@ from __future__ import annotations
 
 from .sse import Piece
 
+#: What such bodies are called: nobody has registered a name.
+MEDIA_TYPES = frozenset({
+    b"application/x-ndjson", b"application/ndjson", b"application/jsonl", b"application/x-jsonlines",
+})  # fmt: skip
+
 _LF = 10
 _BLANK = (b"\n", b"\r\n")
 

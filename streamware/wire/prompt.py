@@ -7,8 +7,8 @@ Rules:
 2. Of several names for the length of the answer the greatest number counts: else one that the provider ignores would
    make a long answer cheap.
 3. Nothing is believed: numbers that make no sense are left out, and a request that cannot be read asks for nothing.
-4. No more than ``MAX_VALUES`` values are looked at, for it holds up everybody else: a request that has more is taken for
-   text, all of it.
+4. No more than ``MAX_VALUES`` values are looked at, for it holds up everybody else: a request that has more is
+   taken for text, all of it.
 """
 
 from __future__ import annotations

@@ -14,14 +14,12 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from . import headers, ndjson, sse
+from .denial import EVENT_STREAM
 from .headers import Headers
 from .usage import Counts
 from .usage_formats import read, read_at, read_whole, try_read
 
 MAX_CARRY = 1024 * 1024
-
-EVENT_STREAM = b"text/event-stream"
-LINES = frozenset({b"application/x-ndjson", b"application/ndjson", b"application/jsonl", b"application/x-jsonlines"})
 
 
 class Kind(enum.Enum):
@@ -68,7 +66,7 @@ def body_of(counts: Counts, given: Headers, path: str | None = None) -> tuple[Ki
         return Kind.ENCODED, None
     if media_type == EVENT_STREAM:
         return Kind.EVENTS, EventBody(counts, reader_of(path))
-    if media_type in LINES:
+    if media_type in ndjson.MEDIA_TYPES:
         return Kind.LINES, LineBody(counts, reader_of(path))
     if media_type == b"application/json" or media_type.endswith(b"+json") or media_type == b"text/plain":
         return Kind.WHOLE, WholeBody(counts, read_whole if path is None else reader_of(path))
