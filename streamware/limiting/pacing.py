@@ -6,6 +6,7 @@ Rules:
 2. What means nothing costs nothing: comments, heartbeats, blank lines.
 3. Up to ``GRAIN`` seconds ahead of time is on time: what is due together leaves together.
 4. Nothing waits longer than ``MAX_DELAY``: a connection that is silent for longer is taken for dead on the way.
+5. Connections that share a pace take turns.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 from ..clock import sleep
 from ..types import Clock, Message, Send
@@ -35,9 +37,10 @@ _newline = re.compile(rb"\n").finditer
 
 
 class Pace:
-    """The debt clock of one connection: ``events`` and ``octets`` a second, None for as many as there are."""
+    """The debt clock of one connection, or of all that share it: ``events`` and ``octets`` a second, None for as many
+    as there are."""
 
-    __slots__ = ("_clock", "_due", "events", "octets")
+    __slots__ = ("__weakref__", "_clock", "_due", "events", "octets")
 
     def __init__(self, events: float | None, octets: float | None, clock: Clock) -> None:
         self.events = events
@@ -50,25 +53,48 @@ class Pace:
         wait = self._due - self._clock.now()
         return min(wait, MAX_DELAY) if wait > GRAIN else 0.0
 
-    def charge(self, events: int, octets: int) -> None:
-        """So much leaves now."""
+    def charge(self, events: int, octets: int) -> float:
+        """So much leaves behind what was charged before; in how many seconds."""
         now = self._clock.now()
         cost = 0.0
         if self.events is not None:
             cost = events / self.events
         if self.octets is not None:
             cost = max(cost, octets / self.octets)
+        wait = self.wait()
         self._due = min(max(self._due, now) + cost, now + MAX_DELAY + cost)
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait."""
-        await sleep(self._clock, seconds)
+        return wait
 
     async def pay(self, events: int, octets: int) -> None:
-        """Wait for one's turn, and take it."""
-        if (seconds := self.wait()) > 0:
-            await self.sleep(seconds)
-        self.charge(events, octets)
+        """Take one's turn, and wait for it."""
+        if (seconds := self.charge(events, octets)) > 0:
+            await sleep(self._clock, seconds)
+
+
+class Paces:
+    """Those of one middleware. ``together``: connections of one key share theirs, as long as there are any."""
+
+    def __init__(self, events: float | None, octets: float | None, clock: Clock, *, together: bool) -> None:
+        self.events = events
+        self.octets = octets
+        self.together = together
+        self._clock = clock
+        self._shared: WeakValueDictionary[str, Pace] = WeakValueDictionary()
+
+    def __bool__(self) -> bool:
+        return self.events is not None or self.octets is not None
+
+    def __len__(self) -> int:
+        return len(self._shared)
+
+    def of(self, key: str | None) -> Pace:
+        """The pace of a connection. ``key``: whose it is, None for nobody's."""
+        pace = self._shared.get(key) if self.together and key is not None else None
+        if pace is None:
+            pace = Pace(self.events, self.octets, self._clock)
+            if self.together and key is not None:
+                self._shared[key] = pace
+        return pace
 
 
 class Boundary(Protocol):
@@ -145,17 +171,13 @@ class PacedResponse:
             part = body[at:end]
             begins = boundary.between
             costs = begins and not _means_nothing(part)
-            if costs and (seconds := pace.wait()) > 0:
-                if at > sent:
+            if costs:
+                if at > sent and pace.wait() > 0:
                     await self._send({**message, "body": body[sent:at], "more_body": True})
                     sent = at
-                    seconds = pace.wait()  # a client that reads slowly has waited already
-                if seconds > 0:
-                    await pace.sleep(seconds)
+                await pace.pay(1, len(part))
             boundary.feed(part)
-            if costs:
-                pace.charge(1, len(part))
-            elif not begins and pace.octets is not None:  # the rest of an event is never late, but is paid for
+            if not begins and pace.octets is not None:  # the rest of an event is never late, but is paid for
                 pace.charge(0, len(part))
             at = end
         await self._send(message if not sent else {**message, "body": body[sent:]})

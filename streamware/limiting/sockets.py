@@ -57,7 +57,6 @@ class ThrottledSocket:
         self._enforce = enforce
         self._code = 0  # that we closed with
         self._counting: tuple[Message, asyncio.Task[Taken]] | None = None
-        self._line = asyncio.Lock()  # apps send from several tasks: one waits for its time after the other
         self._turn = asyncio.Lock()  # an answer of ours must not come between the frames of a message of the app's
 
     async def receive(self) -> Message:
@@ -105,8 +104,7 @@ class ThrottledSocket:
     async def send(self, message: Message) -> None:
         """The app's ``send``."""
         if message["type"] == "websocket.send" and self._pace is not None:
-            async with self._line:
-                await self._pace.pay(1, len(message.get("bytes") or b"") or len((message.get("text") or "").encode()))
+            await self._pace.pay(1, len(message.get("bytes") or b"") or len((message.get("text") or "").encode()))
         if self._code:
             if message["type"] == "websocket.send":
                 raise ClientGone("the connection was closed, for its client sent too much")

@@ -19,7 +19,7 @@ from ..limiting.admission import Admission, Desk
 from ..limiting.base import LimitStorage
 from ..limiting.keys import Key
 from ..limiting.leases import Leases
-from ..limiting.pacing import MAX_DELAY, SENDS_FILES, Pace, PacedResponse
+from ..limiting.pacing import MAX_DELAY, SENDS_FILES, Pace, PacedResponse, Paces
 from ..limiting.queueing import Queue, Ticket
 from ..limiting.reads import Telling, may_be_read
 from ..limiting.rules import Limits, Most, Plan, most_rule
@@ -55,6 +55,8 @@ class ThrottleMiddleware(BaseMiddleware):
     :param messages: limits on the messages of a WebSocket's client.
     :param events_per_second: events, lines or WebSocket messages that a response may send; ``None``: as they come.
     :param bytes_per_second: the same in bytes.
+    :param pace_together: whether what this worker sends to one client at once shares the pace; by default each
+        response and each WebSocket has its own.
     :param key: whose limits they are: ``"principal"`` (default; the client's address where nobody is authenticated),
         ``"token"``, ``"ip"`` (IPv6 by /64), or a function of the scope that returns a text, or None for no limits.
     :param plan: names the plan of a request, for options that map plans.
@@ -96,6 +98,7 @@ class ThrottleMiddleware(BaseMiddleware):
         messages: Limits = None,
         events_per_second: float | None = None,
         bytes_per_second: float | None = None,
+        pace_together: bool = False,
         key: Key = "principal",
         plan: Plan | None = None,
         window: Literal["sliding", "fixed"] = "sliding",
@@ -127,7 +130,7 @@ class ThrottleMiddleware(BaseMiddleware):
             _check(is_number(seconds) and seconds > 0, option, seconds, "greater than 0 seconds")
         _check(queue is None or is_whole(queue), "queue", queue, "a number of 1 or more, or None")
         _check(websocket_refusal in ("http", "close"), "websocket_refusal", websocket_refusal, '"http" or "close"')
-        for option, flag in (("enforce", enforce), ("send_headers", send_headers)):
+        for option, flag in (("enforce", enforce), ("send_headers", send_headers), ("pace_together", pace_together)):
             _check(isinstance(flag, bool), option, flag, "True or False")
         _check(message_refusal is None or is_text(message_refusal), "message_refusal", message_refusal,
                "the text of a message, or None")  # fmt: skip
@@ -141,12 +144,11 @@ class ThrottleMiddleware(BaseMiddleware):
         self._messages = accounts.rule("messages", messages, " messages")
         self._most = most_rule(owner, "concurrent", f"{accounts.name} concurrent", concurrent, plan)
         self._counts = any(rule is not None for rule in (self._limits, self._reads, self._messages, self._most))
-        self._pace = (events_per_second, bytes_per_second)
-        self._paces = events_per_second is not None or bytes_per_second is not None
+        self._paces = Paces(events_per_second, bytes_per_second, accounts.clock, together=pace_together)
         if not self._counts and not self._paces:
             raise ConfigurationError(f"{owner}: give it limits=, reads=, concurrent=, messages= or a pace")
         # Addresses are known before anybody is authenticated; and bytes can be told apart only before compression.
-        before = (RANKS["AuthMiddleware"] - 5,) if key == "ip" or not self._counts else ()
+        before = (RANKS["AuthMiddleware"] - 5,) if key == "ip" or not (self._counts or pace_together) else ()
         within = () if self._counts else (RANKS["CompressionMiddleware"] + 5,)
         self.ranks = (*before, self.rank, *within)
 
@@ -206,13 +208,14 @@ class ThrottleMiddleware(BaseMiddleware):
             path = path_within_mount(scope)
             may_read = admission is not None and self._telling.of(path) and may_be_read(scope)
             reads = self._reads(scope, path) if may_read and self._reads is not None else ()
+            pace = self._pace_of(scope, admission)
         except Exception:
             logger.exception("whose limits a request comes under could not be told, so it is refused")
             self._observer.count("throttle.refused", reason="key")
             await refuse(scope, Inbound(scope, receive), send, UNKNOWN_CALLER, self._clock, soft=True)
             return
-        if self._paces:
-            scope, send = self._paced(scope, send)
+        if pace is not None:
+            scope, send = self._paced(scope, send, pace)
         if admission is None:
             await self.app(scope, receive, send)
         elif may_read:
@@ -283,13 +286,20 @@ class ThrottleMiddleware(BaseMiddleware):
 
         return tell
 
-    def _paced(self, scope: Scope, send: Send) -> tuple[Scope, Send]:
+    def _pace_of(self, scope: Scope, admission: Admission | None) -> Pace | None:
+        if not self._paces:
+            return None
+        if admission is not None:
+            return self._paces.of(admission.key)
+        return self._paces.of(self._key(scope) if self._paces.together and not self._counts else None)
+
+    def _paced(self, scope: Scope, send: Send, pace: Pace) -> tuple[Scope, Send]:
         """The request, and its ``send`` at a pace. Where bytes are paced no server may send files by itself."""
-        if self._pace[1] is not None and (extensions := scope.get("extensions")):
+        if pace.octets is not None and (extensions := scope.get("extensions")):
             left = {name: given for name, given in extensions.items() if name not in SENDS_FILES}
             if len(left) < len(extensions):
                 scope = {**scope, "extensions": left}
-        return scope, PacedResponse(Pace(*self._pace, self._clock), send).send
+        return scope, PacedResponse(pace, send).send
 
     # -- WebSockets
 
@@ -298,6 +308,7 @@ class ThrottleMiddleware(BaseMiddleware):
             admission = self._admission(scope)
             path = path_within_mount(scope)
             limits = self._messages(scope, path) if self._messages is not None and admission is not None else ()
+            pace = self._pace_of(scope, admission)
         except Exception:
             logger.exception("whose limits a WebSocket comes under could not be told, so it is refused")
             self._observer.count("throttle.refused", reason="key")
@@ -310,14 +321,13 @@ class ThrottleMiddleware(BaseMiddleware):
             await reject_websocket(scope, receive, send, denial, how=self._reject, code=code, subprotocol=offered)
             return
         try:
-            if not limits and not self._paces:
+            if not limits and pace is None:
                 await self.app(scope, receive, send)
                 return
             key = "" if admission is None else admission.key
             socket = ThrottledSocket(
                 scope, receive, send, guard=self._desk.guard, key=key, limits=limits,
-                text=self._message_refusal, pace=Pace(*self._pace, self._clock) if self._paces else None,
-                observer=self._observer, enforce=self._desk.enforce,
+                text=self._message_refusal, pace=pace, observer=self._observer, enforce=self._desk.enforce,
             )  # fmt: skip
             try:
                 await self.app(scope, socket.receive, socket.send)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamware.limiting.pacing import GRAIN, MAX_DELAY, Pace, PacedResponse
-from streamware.testing import FakeClock
+from streamware.limiting.pacing import GRAIN, MAX_DELAY, Pace, PacedResponse, Paces
+from streamware.testing import FakeClock, settle
 from streamware.types import Message
 
 SSE = b"text/event-stream"
@@ -175,3 +175,56 @@ def test_no_more_events_leave_than_the_rate_allows(counts: list[int], rate: floa
     for at, body in left:
         sent += body.count(b"\n\n")
         assert sent <= (at + 2 * GRAIN) * rate + 1
+
+
+async def test_those_that_share_a_pace_take_turns_and_keep_it_together():
+    clock = FakeClock(0.0)
+    paces = Paces(10, None, clock, together=True)
+    left: list[tuple[float, str]] = []
+
+    async def app(name: str) -> None:
+        async def take(message: Message) -> None:
+            if message.get("body"):
+                left.append((round(clock.now(), 2), name))
+
+        response = PacedResponse(paces.of("a"), take)
+        await response.send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", SSE)]})
+        for n in range(4):
+            await response.send({"type": "http.response.body", "body": event(n), "more_body": True})
+
+    tasks = [asyncio.ensure_future(app(name)) for name in "xyz"]
+    await settle()
+    while not all(task.done() for task in tasks):
+        await clock.advance(0.05)
+    assert [at for at, _ in left] == pytest.approx([n / 10 for n in range(12)], abs=0.051)
+    for at in (1, 4, 7):  # the first had two under way before the others began
+        assert {name for _, name in left[at : at + 3]} == {"x", "y", "z"}
+
+
+async def test_paces_are_shared_by_key_and_only_as_long_as_there_are_connections():
+    paces = Paces(1, None, FakeClock(), together=True)
+    held = [paces.of(f"{n % 10}") for n in range(100)]
+    assert len(paces) == 10
+    assert held[3] is held[13]
+    assert paces.of(None) is not paces.of(None)
+    del held
+    assert len(paces) == 0
+    apart = Paces(1, None, FakeClock(), together=False)
+    assert apart.of("a") is not apart.of("a")
+
+
+async def test_with_any_number_of_them_nothing_waits_longer_than_proxies_do():
+    clock = FakeClock(0.0)
+    pace = Paces(0.1, None, clock, together=True).of("a")
+    left: list[float] = []
+
+    async def pay() -> None:
+        await pace.pay(1, 0)
+        left.append(clock.now())
+
+    tasks = [asyncio.ensure_future(pay()) for _ in range(20)]
+    await settle()
+    await clock.advance(MAX_DELAY)
+    assert len(left) == 20
+    assert clock.timers == 0
+    await asyncio.gather(*tasks)

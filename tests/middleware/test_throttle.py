@@ -532,6 +532,31 @@ async def test_an_app_that_listens_hears_of_the_leaving_after_it_waited():
 # -- pacing
 
 
+async def test_what_one_client_gets_at_once_may_share_its_pace():
+    async with Place(bytes_per_second=1, pace_together=True, key="ip", holds=True) as place:
+        ends: dict[str, float] = {}
+        for name, host in (("a", "192.0.2.1"), ("b", "192.0.2.1"), ("c", "192.0.2.2")):
+            place.connect("/" + name, **client(host))
+        await settle()
+        place.app.release(3)
+        began = place.clock.now()
+        while len(ends) < 3:
+            await place.clock.advance(1)
+            for connection in place.connections:
+                if connection.body:
+                    ends.setdefault(connection.scope["path"], place.clock.now())
+        assert ends["/a"] == ends["/c"]  # of five bytes each, in one message
+        assert ends["/a"] <= began + 1
+        assert ends["/b"] == began + 5
+
+        def broken(scope: Scope) -> str:
+            raise LookupError
+
+        async with Place(bytes_per_second=1, pace_together=True, key=broken) as other:
+            assert (await other.ask()).status == 403
+            assert (await Place(bytes_per_second=1000, key=broken).ask()).status == 200
+
+
 @pytest.mark.parametrize(("pace", "left"), [("bytes_per_second", {"x": {}}), ("events_per_second", None)])
 async def test_where_bytes_are_paced_no_server_sends_files_by_itself(pace: str, left: dict[str, Any] | None):
     given = {"http.response.pathsend": {}, "http.response.zerocopysend": {}, "x": {}}
