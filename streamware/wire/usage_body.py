@@ -5,6 +5,7 @@ Rules:
 1. Any split of the same bytes gives the same counts. What is forwarded is never touched, nor waited for.
 2. No more than ``MAX_CARRY`` bytes are held back; of an event, or a body, that is larger nothing is known.
 3. A body that has a content coding says nothing.
+4. Plain text is a model's words, and never read for what it says: a user may have asked for just that.
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ def body_of(counts: Counts, given: Headers, path: str | None = None) -> tuple[Ki
         return Kind.EVENTS, EventBody(counts, reader_of(path))
     if media_type in ndjson.MEDIA_TYPES:
         return Kind.LINES, LineBody(counts, reader_of(path))
-    if media_type == b"application/json" or media_type.endswith(b"+json") or media_type == b"text/plain":
+    if media_type == b"text/plain":
+        return Kind.WHOLE, TextBody(counts)
+    if media_type == b"application/json" or media_type.endswith(b"+json"):
         return Kind.WHOLE, WholeBody(counts, read_whole if path is None else reader_of(path))
     return Kind.OTHER, None
 
@@ -162,6 +165,25 @@ class LineBody:
             self._counts.oversize += 1
         elif (rest := self._framer.finish()).strip():
             self._read(self._counts, rest)
+
+
+class TextBody:
+    """A body that is words, all of it."""
+
+    __slots__ = ("_counts",)
+
+    def __init__(self, counts: Counts) -> None:
+        self._counts = counts
+
+    def feed(self, data: bytes) -> None:
+        self._counts.unknown += len(data)
+
+    @property
+    def held(self) -> int | None:
+        return None
+
+    def finish(self) -> None:
+        """Nothing is left."""
 
 
 class WholeBody:

@@ -107,6 +107,8 @@ def unreadable(counts: Counts, data: bytes) -> None:
     counts.unknown += len(text)
     if text[:1] == b"{":
         counts.errors += 1
+    else:  # bare words, among which a report, if it is one, covers no more than those before it
+        counts.text(len(text))
 
 
 def take(counts: Counts, event: Event) -> bool:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamware.wire.usage import MAX_RESPONSES, Counts, TokenUsage
-from streamware.wire.usage_body import MAX_CARRY, EventBody, Kind, LineBody, WholeBody, body_of
+from streamware.wire.usage_body import MAX_CARRY, EventBody, Kind, LineBody, TextBody, WholeBody, body_of
 from streamware.wire.usage_formats import read, read_at
 from tests.wire.provider_streams import FIXTURES, FOLDER, PROMPT, Fixture, estimated, reported
 
@@ -244,13 +244,35 @@ def test_a_count_that_cannot_be_is_not_believed(number: str):
 
 
 def test_what_cannot_be_decoded_is_counted_and_changes_nothing():
-    counts = after(chunk("a", 5, 9), b'{"choices":[', b"\xff\xfe", b"{" * 5000, b"[DONE]")
+    counts = after(b"\xff\xfe", chunk("a", 5, 9), b'{"choices":[', b"{" * 5000, b"[DONE]")
 
     assert counts.usage == reported(5, 9)
     assert counts.errors == 2
 
 
+def test_a_report_among_bare_words_covers_those_before_it_and_no_more():
+    """Its user may have made the model say just that."""
+    claimed = b'{"usage":{"prompt_tokens":0,"completion_tokens":0},"choices":[]}'
+    assert after(b"x" * 400, claimed, b"y" * 400).usage == TokenUsage(0, 100, estimated=True)
+    assert after(b"x" * 400, b'{"usage":{"prompt_tokens":7,"completion_tokens":90}}').usage == reported(7, 90)
+
+
 # -- bodies
+
+
+@pytest.mark.parametrize("said", [b'{"usage":{"prompt_tokens":0,"completion_tokens":0}}', b"[]", b"words", b"{"])
+def test_plain_text_is_words_whatever_it_says(said: bytes):
+    counts = Counts(prompt=5)
+    kind, body = body_of(counts, [(b"content-type", b"text/plain; charset=utf-8")])
+    assert body is not None
+    body.feed(said)
+    body.feed(b"x" * 2 * MAX_CARRY)
+    body.finish()
+
+    assert kind is Kind.WHOLE
+    assert body.held is None
+    assert counts.usage == estimated(5, -(-(len(said) + 2 * MAX_CARRY) // 4))
+    assert counts.oversize == 0
 
 
 def test_data_of_several_lines_is_one_event():
@@ -309,7 +331,7 @@ def test_a_line_and_a_body_too_large_are_estimated():
         (b"application/x-ndjson", None, Kind.LINES, LineBody),
         (b"application/json", b"", Kind.WHOLE, WholeBody),
         (b"application/vnd.api+json", None, Kind.WHOLE, WholeBody),
-        (b"text/plain", None, Kind.WHOLE, WholeBody),
+        (b"text/plain", None, Kind.WHOLE, TextBody),
         (b"text/event-stream", b"gzip", Kind.ENCODED, None),
         (b"application/json", b"br", Kind.ENCODED, None),
         (b"image/png", None, Kind.OTHER, None),
