@@ -68,7 +68,11 @@ class Refusals:
         standings = taken.standings
         if not standings or not self.tells:
             return ()
-        balances = [Balance(each.limit.name, each.remaining, each.reset) for each in standings]
+        # What was asked for may fit before the window ends: ``Retry-After`` is not to come before ``t``.
+        balances = [
+            Balance(each.limit.name, each.remaining, each.reset if each.wait <= 0 else min(each.reset, each.wait))
+            for each in standings
+        ]
         return self._policy_line(tuple([each.limit for each in standings])), ratelimit.balance_line(balances)
 
     def _policy_line(self, limits: tuple[Limit, ...]) -> tuple[bytes, bytes]:
