@@ -217,3 +217,29 @@ async def test_what_is_more_than_a_workers_share_takes_all_of_it_while_redis_is_
     assert refused.status == 429
     assert int(refused.header("retry-after") or 0) < 2 * 3600 * 1.1  # what was used in excess is waited for, no more
     server.restart(keep=False)
+
+
+async def test_three_hundred_streams_that_are_cancelled_together_settle_three_hundred(make: Make, server: RedisServer):
+    site = await make(limits="1000000/hour")
+    site.budget._ledger.guard.storage._timeout = PATIENCE
+    site.parts = [words(5), *END]
+    site.gates[1] = asyncio.Event()
+    running = [site.connection(json=ASKS) for _ in range(300)]
+    for connection in running:
+        connection.open()
+    for connection in running:
+        await connection.receive_body(len(words(5)))
+    assert await site.charged() == 300 * 110
+
+    for connection in running:
+        connection.cancel()
+    for connection in running:
+        await connection.aclose()
+    await site.settled_at_last()
+
+    assert await site.charged() == 300 * 15
+    assert site.observer.counts["token_budget.used", "estimated"] == 300 * 15
+    records = server.run("KEYS", "*reservation*")
+    assert isinstance(records, list)
+    assert len(records) == 300
+    assert {server.run("GET", record) for record in records} == {b"settled"}
