@@ -57,7 +57,7 @@ class Refusals:
         if make is not None:
             return make(self.later())
         wait = taken.wait * _jitter()
-        return ratelimit.refused(violated, wait, style=self.style, lines=self.lines(taken))
+        return ratelimit.refused(violated, wait, style=self.style, lines=self.lines(taken), unit=self.unit)
 
     def later(self) -> float:
         """Seconds after which to come again where nobody knows."""

@@ -76,12 +76,18 @@ def balance_line(balances: Iterable[Balance]) -> tuple[bytes, bytes]:
 
 
 def refused(
-    violated: Sequence[str], wait: float, *, style: Style = "problem", lines: Sequence[tuple[bytes, bytes]] = ()
+    violated: Sequence[str],
+    wait: float,
+    *,
+    style: Style = "problem",
+    lines: Sequence[tuple[bytes, bytes]] = (),
+    unit: str = "",
 ) -> Denial:
-    """429: the policies ``violated`` are used up for ``wait`` seconds. ``lines``: header lines that it carries too."""
+    """429: the policies ``violated`` are used up for ``wait`` seconds. ``lines``: header lines that it carries too;
+    ``unit``: of the policies, "" for requests."""
     seconds = math.ceil(min(wait, MAX_NUMBER))
     detail = f"Try again in {seconds} second{'' if seconds == 1 else 's'}."
-    return _denial(429, "Rate limit exceeded", detail, wait, style, lines, QUOTA_EXCEEDED, violated)
+    return _denial(429, "Rate limit exceeded", detail, wait, style, lines, QUOTA_EXCEEDED, violated, unit)
 
 
 def too_many_at_once(most: int, retry: float, *, style: Style = "problem") -> Denial:
@@ -110,24 +116,25 @@ def _denial(
     lines: Sequence[tuple[bytes, bytes]],
     problem: str,
     violated: Sequence[str],
+    unit: str = "",
 ) -> Denial:
     headers = tuple(lines)
     if wait > LONG_WAIT:
         headers += ((b"x-should-retry", b"false"),)
-    body: bytes | None = None
-    if style != "problem":
-        body = msgspec.json.encode(_body(style, status, f"{title}. {detail}"))
+    body = error_body(style, status, f"{title}. {detail}", unit=unit or "requests")
     extra: dict[str, Member] = {"violated-policies": list(violated)} if violated else {}
     return Denial(status, title, detail, retry_after=wait, headers=headers, extra=extra, type=problem, json_body=body)
 
 
-def _body(style: Style, status: int, message: str) -> dict[str, object]:
-    """In the shape that the provider's SDKs read."""
+def error_body(style: Style, status: int, message: str, *, unit: str = "requests") -> bytes | None:
+    """A refusal in the shape that the provider's SDKs read; None for a problem. ``unit``: of what there is too much."""
+    if style == "problem":
+        return None
     if style == "anthropic":
         kind = "rate_limit_error" if status == 429 else "overloaded_error"
-        return {"type": "error", "error": {"type": kind, "message": message}}
-    code, kind = ("rate_limit_exceeded", "requests") if status == 429 else ("service_unavailable", "server_error")
-    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+        return msgspec.json.encode({"type": "error", "error": {"type": kind, "message": message}})
+    code, kind = ("rate_limit_exceeded", unit) if status == 429 else ("service_unavailable", "server_error")
+    return msgspec.json.encode({"error": {"message": message, "type": kind, "param": None, "code": code}})
 
 
 @lru_cache(maxsize=1024)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import msgspec
 
 from .denial import Denial
-from .ratelimit import QUOTA_EXCEEDED, Style
+from .ratelimit import QUOTA_EXCEEDED, Style, error_body
 from .sse import comment, control_event
 from .usage import TokenUsage
 
@@ -18,14 +18,7 @@ def too_large(*, style: Style = "problem") -> Denial:
     """429: it would use more than there ever is. There is no time after which to come again."""
     title = "Larger than the token budget"
     detail = "The prompt alone is larger than the whole budget."
-    body: bytes | None = None
-    if style == "anthropic":
-        error = {"type": "rate_limit_error", "message": f"{title}. {detail}"}
-        body = msgspec.json.encode({"type": "error", "error": error})
-    elif style == "openai":
-        body = msgspec.json.encode(
-            {"error": {"message": f"{title}. {detail}", "type": "tokens", "param": None, "code": CODE}}
-        )
+    body = error_body(style, 429, f"{title}. {detail}", unit="tokens")
     headers = ((b"x-should-retry", b"false"),)
     return Denial(429, title, detail, headers=headers, type=QUOTA_EXCEEDED, json_body=body)
 

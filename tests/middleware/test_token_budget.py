@@ -271,6 +271,16 @@ async def test_a_refusal_has_the_shape_that_sdks_read(style: Any, found: str):
     assert refused.header("x-should-retry") == "false"
 
 
+async def test_openais_sdk_is_told_that_it_is_tokens_of_which_there_are_no_more():
+    site = Site(limits="100/minute", body="openai")
+    site.parts = [words(200)]
+    await site.ask()
+    refused = await site.ask_refused()
+
+    assert json.loads(refused.body)["error"]["type"] == "tokens"
+    assert json.loads(refused.body)["error"]["message"].startswith("Rate limit exceeded")
+
+
 async def test_a_prompt_larger_than_the_whole_budget_is_refused_for_good():
     site = Site(limits="9/minute")
     refused = await site.ask_refused()
