@@ -17,7 +17,7 @@ from typing import Protocol
 from ..stores.redis_asking import Command
 from ..stores.redis_scripts import Script
 from .base import Limit, LimitStorage, Taken
-from .redis import RedisLimitStorage, _numbers, _standings, _words
+from .redis import RedisLimitStorage, numbers_of, standings_of, words_of
 from .redis_reservation_scripts import EXTEND, RESERVE, SETTLE
 
 #: How long a record is kept beyond its last change, in ms: longer than a stream is silent, or a settling put off.
@@ -135,14 +135,14 @@ class RedisClaim:
         allowed = numbers[0] == 1
         if allowed:
             self.granted += cost
-        return Taken(allowed, _standings(self._limits, (cost,) * len(self._limits), numbers, allowed))
+        return Taken(allowed, standings_of(self._limits, (cost,) * len(self._limits), numbers, allowed))
 
     async def extend(self, most: int, *, share: int) -> Taken:
         numbers = await self._run(EXTEND, b"%d" % most, b"%d" % RECORD_LIFE, b"%d" % share)
         granted = numbers[0]
         self.granted += granted
         costs = (granted or 1,) * len(self._limits)
-        return Taken(granted > 0, _standings(self._limits, costs, numbers, granted > 0), granted)
+        return Taken(granted > 0, standings_of(self._limits, costs, numbers, granted > 0), granted)
 
     async def settle(self, used: int) -> None:
         await self._run(SETTLE, b"%d" % used, b"%d" % SETTLED_LIFE, b"")
@@ -150,5 +150,5 @@ class RedisClaim:
     async def _run(self, script: Script, *own: bytes, cost: int = 0) -> list[int]:
         words = [b"%d" % len(self._limits), *own]
         for limit in self._limits:
-            words += _words(limit, cost)
-        return _numbers(await self._storage._ask(Command(self._keys[0], script.call(self._keys, *words))))
+            words += words_of(limit, cost)
+        return numbers_of(await self._storage._ask(Command(self._keys[0], script.call(self._keys, *words))))

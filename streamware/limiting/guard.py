@@ -2,8 +2,7 @@
 
 Rules:
 
-1. Nothing here raises for a storage that does not answer, but ``add``: whoever corrects a count has time, and an id to
-   try again with.
+1. Nothing here raises for a storage that does not answer.
 2. After ``FAILURES`` failures in a row it is not asked for a while; then one request tries whether it is back.
 3. Each change is counted and logged once, however many requests see it.
 """
@@ -14,13 +13,12 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from ..exceptions import ConfigurationError, StoreUnavailable
+from ..checks import check, is_whole
+from ..exceptions import StoreUnavailable
 from ..observe import Observer
 from ..types import Clock
 from .base import Lease, Limit, LimitStorage, Taken
 from .memory import MemoryLimitStorage
-
-logger = logging.getLogger("streamware.throttle")
 
 #: Failures in a row before the storage is left alone, and for how long then, in seconds: doubled each time it is still
 #: away, up to the last.
@@ -41,7 +39,7 @@ T = TypeVar("T")
 
 
 class Guard:
-    """A storage, with what to do while it is away.
+    """A storage, with what to do while it is away. ``local``: this worker's own counters, for "local".
 
     :param owner: the middleware, for errors and as the first word of counters: ``throttle.store``.
     :param on_store_error: "allow", "deny", or "local": each worker counts for itself, up to the limit divided by
@@ -60,16 +58,16 @@ class Guard:
         counters: str = "throttle",
         now: Callable[[], float] | None = None,
     ) -> None:
-        if on_store_error not in POLICIES:
-            raise ConfigurationError.option(owner, "on_store_error", on_store_error, '"allow", "deny" or "local"')
-        _check_workers(owner, expected_workers)
+        check(owner, on_store_error in POLICIES, "on_store_error", on_store_error, '"allow", "deny" or "local"')
+        check(owner, is_whole(expected_workers), "expected_workers", expected_workers, "a number of 1 or more")
         self.storage = storage
         self.policy = on_store_error
         self._workers = expected_workers
         self._clock = clock
         self._observer = observer
         self._counters = counters
-        self._local = MemoryLimitStorage(now=now) if storage.shared and on_store_error == "local" else None
+        self._logger = logging.getLogger(f"streamware.{counters}")
+        self.local = MemoryLimitStorage(now=now) if storage.shared and on_store_error == "local" else None
         self._shares: dict[Limit, Limit] = {}
         self._failures = 0
         self._next = 0.0
@@ -82,54 +80,60 @@ class Guard:
         """As the storage's."""
         if not self.storage.shared:
             return await self.storage.take(key, limits, costs, lease)
-        taken = await self._ask(lambda: self.storage.take(key, limits, costs, lease))
+        taken = await self.ask(lambda: self.storage.take(key, limits, costs, lease))
         if taken is not None:
             return taken
-        if self._local is not None:
-            taken = await self._local.take(key, self._share(limits), costs, self._lease(lease))
-        return self._instead(taken, 0)
+        if self.local is not None:
+            taken = await self.local.take(key, self.local_limits(limits), costs, self._lease(lease))
+        return self.instead(taken, 0)
 
-    async def take_part(self, key: str, limits: Sequence[Limit], most: int, *, share: int = 1) -> Taken:
-        """As the storage's."""
-        if not self.storage.shared:
-            return await self.storage.take_part(key, limits, most, share=share)
-        taken = await self._ask(lambda: self.storage.take_part(key, limits, most, share=share))
-        if taken is not None:
-            return taken
-        if self._local is not None:
-            taken = await self._local.take_part(key, self._share(limits), most, share=share)
-        return self._instead(taken, most)
+    async def ask(self, question: Callable[[], Awaitable[T]]) -> T | None:
+        """What the storage answers; None where it does not."""
+        if self.away:
+            if self._clock.now() < self._next:
+                return None
+            self._put_off()  # one tries; the others go on as before until it is known
+        try:
+            answer = await question()
+        except Exception as error:  # whatever a storage raises: who is limited has no part in it
+            self._failed(error)
+            return None
+        self._failures = 0
+        if self.away:
+            self.away = False
+            self._pause = PAUSE
+            self._observer.count(f"{self._counters}.store", reason="back")
+            self._logger.warning("the storage of limits is back")
+        return answer
 
-    async def add(self, key: str, limits: Sequence[Limit], amounts: Sequence[int], taken: Taken, *, once: str) -> bool:
-        """Correct what was ``taken``, where it was taken.
+    def instead(self, local: Taken | None, granted: int) -> Taken:
+        """What is answered in the storage's place: what this worker's own counters say, or as the policy has it, which
+        may grant as much."""
+        self._observer.count(f"{self._counters}.degraded", reason=self.policy)
+        if local is not None:
+            local.away = local.local = True
+            return local
+        allowed = self.policy == "allow"
+        return Taken(allowed, granted=granted if allowed else 0, away=True)
 
-        :raises StoreUnavailable: it was in the storage, and that is away. To be tried again with the same ``once``.
-        """
-        if not taken.away:
-            if not self.storage.shared:
-                return await self.storage.add(key, limits, amounts, taken.windows, once=once)
-            added = await self._ask(lambda: self.storage.add(key, limits, amounts, taken.windows, once=once))
-            if added is None:
-                raise StoreUnavailable("the storage of limits is away")
-            return added
-        if taken.local and self._local is not None:
-            return await self._local.add(key, self._share(limits), amounts, taken.windows, once=once)
-        return True
+    def local_limits(self, limits: Sequence[Limit]) -> list[Limit]:
+        """The share of this worker in each."""
+        return [self._shares.get(limit) or self._share_of(limit) for limit in limits]
 
     # -- leases
 
     async def renew(self, leases: Sequence[tuple[str, Lease]]) -> int:
         """As the storage's; 0 while it is away."""
-        if self._local is not None and self.away:
-            await self._local.renew([(key, self._lease(lease) or lease) for key, lease in leases])
+        if self.local is not None and self.away:
+            await self.local.renew([(key, self._lease(lease) or lease) for key, lease in leases])
         if not self.storage.shared:
             return await self.storage.renew(leases)
-        return await self._ask(lambda: self.storage.renew(leases)) or 0
+        return await self.ask(lambda: self.storage.renew(leases)) or 0
 
     def free(self, key: str, lease: Lease) -> bool:
         """Free a lease at once, as far as that can be done; True where the storage is to be told as well."""
-        if self._local is not None:
-            self._local.free(key, lease)
+        if self.local is not None:
+            self.local.free(key, lease)
         if isinstance(self.storage, MemoryLimitStorage) and not self.storage.shared:
             self.storage.free(key, lease)
             return False
@@ -142,28 +146,9 @@ class Guard:
             await self.storage.release(leases)
             return True
 
-        await self._ask(release)
+        await self.ask(release)
 
     # -- within
-
-    async def _ask(self, ask: Callable[[], Awaitable[T]]) -> T | None:
-        """What the storage answers; None where it does not."""
-        if self.away:
-            if self._clock.now() < self._next:
-                return None
-            self._put_off()  # one tries; the others go on as before until it is known
-        try:
-            answer = await ask()
-        except Exception as error:  # whatever a storage raises: who is limited has no part in it
-            self._failed(error)
-            return None
-        self._failures = 0
-        if self.away:
-            self.away = False
-            self._pause = PAUSE
-            self._observer.count(f"{self._counters}.store", reason="back")
-            logger.warning("the storage of limits is back")
-        return answer
 
     def _failed(self, error: Exception) -> None:
         self._failures += 1
@@ -174,7 +159,7 @@ class Guard:
         self._next = self._clock.now() + self._pause
         self._observer.count(f"{self._counters}.store", reason="away")
         expected = isinstance(error, StoreUnavailable)
-        logger.warning(
+        self._logger.warning(
             "the storage of limits is away, and %s: %s",
             MEANING[self.policy],
             error,
@@ -184,17 +169,6 @@ class Guard:
     def _put_off(self) -> None:
         self._pause = min(2 * self._pause, MAX_PAUSE)
         self._next = self._clock.now() + self._pause
-
-    def _instead(self, local: Taken | None, granted: int) -> Taken:
-        self._observer.count(f"{self._counters}.degraded", reason=self.policy)
-        if local is not None:
-            local.away = local.local = True
-            return local
-        allowed = self.policy == "allow"
-        return Taken(allowed, granted=granted if allowed else 0, away=True)
-
-    def _share(self, limits: Sequence[Limit]) -> list[Limit]:
-        return [self._shares.get(limit) or self._share_of(limit) for limit in limits]
 
     def _share_of(self, limit: Limit) -> Limit:
         amount = max(1, limit.amount // self._workers)
@@ -207,8 +181,3 @@ class Guard:
         if lease is None:
             return None
         return Lease(lease.place, lease.member, max(1, lease.most // self._workers), lease.seconds)
-
-
-def _check_workers(owner: str, given: object) -> None:
-    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
-        raise ConfigurationError.option(owner, "expected_workers", given, "a number of 1 or more")

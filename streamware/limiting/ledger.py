@@ -55,7 +55,7 @@ class Ledger:
 
         taken: Taken | None = None
         try:
-            taken = await self.guard._ask(asking)
+            taken = await self.guard.ask(asking)
         finally:
             if taken is None and asked:
                 self.settler.put(claim, 0)
@@ -70,7 +70,7 @@ class Ledger:
             await claim.settle(used)
             return True
 
-        if await self.guard._ask(settle) is None:
+        if await self.guard.ask(settle) is None:
             raise StoreUnavailable("the storage of limits is away")
 
 
@@ -99,11 +99,11 @@ class Reservation:
             self._claim = claim if taken.allowed or force else None
         elif (local := self._new_local()) is not None:
             # All of a worker's share is as much as it can give: more than that would be refused for ever.
-            cost = min(cost, *(limit.amount for limit in guard._share(self._limits)))
-            taken = guard._instead(await local.reserve(cost, force=force), 0)
+            cost = min(cost, *(limit.amount for limit in guard.local_limits(self._limits)))
+            taken = guard.instead(await local.reserve(cost, force=force), 0)
             self._local = local if taken.allowed or force else None
         else:
-            taken = guard._instead(None, cost)
+            taken = guard.instead(None, cost)
             self._free += taken.granted
         self.taken = taken
         if taken.allowed:
@@ -157,7 +157,7 @@ class Reservation:
             taken = await self._ledger.ask(new, lambda: new.extend(most, share=share))
             self._claim = None if taken is None else new
         elif guard.storage.shared:
-            taken = await guard._ask(lambda: claim.extend(most, share=share))
+            taken = await guard.ask(lambda: claim.extend(most, share=share))
         else:
             taken = await claim.extend(most, share=share)
         if taken is not None:
@@ -165,8 +165,8 @@ class Reservation:
         if self._local is None:
             self._local = self._new_local()
         if self._local is not None:
-            return guard._instead(await self._local.extend(most, share=1), 0)
-        taken = guard._instead(None, most)
+            return guard.instead(await self._local.extend(most, share=1), 0)
+        taken = guard.instead(None, most)
         self._free += taken.granted
         return taken
 
@@ -175,6 +175,6 @@ class Reservation:
 
     def _new_local(self) -> Claim | None:
         guard = self._ledger.guard
-        if guard._local is None:
+        if guard.local is None:
             return None
-        return PlainClaim(guard._local, self._key, guard._share(self._limits), secrets.token_hex(12))
+        return PlainClaim(guard.local, self._key, guard.local_limits(self._limits), secrets.token_hex(12))

@@ -78,22 +78,22 @@ class RedisLimitStorage:
             keys.append(self._place(tag, lease.place))
             words[1:] = [lease.member.encode(), b"%d" % lease.most, b"%d" % int(lease.seconds * 1000)]
         for limit, cost in zip(limits, costs, strict=True):
-            words += _words(limit, cost)
+            words += words_of(limit, cost)
         if not keys:
             return Taken(True)
-        numbers = _numbers(await self._ask(Command(keys[0], TAKE.call(tuple(keys), *words))))
+        numbers = numbers_of(await self._ask(Command(keys[0], TAKE.call(tuple(keys), *words))))
         allowed = numbers[0] == 1
-        return Taken(allowed, _standings(limits, costs, numbers, allowed), 0, numbers[1] == 1)
+        return Taken(allowed, standings_of(limits, costs, numbers, allowed), 0, numbers[1] == 1)
 
     async def take_part(self, key: str, limits: Sequence[Limit], most: int, *, share: int = 1) -> Taken:
         tag = self._tag(key)
         keys = tuple(self._place(tag, limit.place) for limit in limits)
         words = [b"%d" % len(limits), b"%d" % most, b"%d" % share, b""]
         for limit in limits:
-            words += _words(limit, 0)
-        numbers = _numbers(await self._ask(Command(keys[0], TAKE_PART.call(keys, *words))))
+            words += words_of(limit, 0)
+        numbers = numbers_of(await self._ask(Command(keys[0], TAKE_PART.call(keys, *words))))
         granted = numbers[0]
-        standings = _standings(limits, [granted or 1] * len(limits), numbers, granted > 0)
+        standings = standings_of(limits, [granted or 1] * len(limits), numbers, granted > 0)
         return Taken(granted > 0, standings, granted)
 
     async def add(
@@ -103,7 +103,7 @@ class RedisLimitStorage:
         keys = (*(self._place(tag, limit.place) for limit in limits), self._place(tag, f"id/{once}"))
         words = [b"%d" % len(limits), b"%d" % ID_LIFE, b"", b""]
         for limit, amount in zip(limits, amounts, strict=True):
-            words += _words(limit, amount)
+            words += words_of(limit, amount)
         words += [b"%d" % window for window in windows]
         return await self._ask(Command(keys[0], ADD.call(keys, *words))) == 1
 
@@ -175,15 +175,15 @@ class RedisLimitStorage:
         return b"%b{%b}%b" % (self._prefix, tag, place.encode())
 
 
-def _words(limit: Limit, number: int) -> tuple[bytes, bytes, bytes, bytes]:
+def words_of(limit: Limit, number: int) -> tuple[bytes, bytes, bytes, bytes]:
     return b"%d" % limit.amount, b"%d" % (limit.window * 1000), b"1" if limit.fixed else b"0", b"%d" % number
 
 
-def _numbers(reply: Reply) -> list[int]:
+def numbers_of(reply: Reply) -> list[int]:
     return [number for number in reply if isinstance(number, int)] if isinstance(reply, list) else []
 
 
-def _standings(limits: Sequence[Limit], costs: Sequence[int], numbers: list[int], taken: bool) -> list[Standing]:
+def standings_of(limits: Sequence[Limit], costs: Sequence[int], numbers: list[int], taken: bool) -> list[Standing]:
     now = numbers[2]
     found: list[Standing] = []
     for place, (limit, cost) in enumerate(zip(limits, costs, strict=True), 1):

@@ -8,7 +8,6 @@ import logging
 import pytest
 
 from streamware import ConfigurationError, CountingObserver, Lease, Limit, MemoryLimitStorage, RedisLimitStorage, Taken
-from streamware.exceptions import StoreUnavailable
 from streamware.limiting.guard import FAILURES, MAX_PAUSE, Guard
 from streamware.testing import FakeClock
 from tests.redis_server import RedisServer
@@ -130,34 +129,6 @@ async def test_leases_are_had_locally_by_a_share_and_reach_redis_when_it_is_back
         assert (await place.guard.take("a", (), (), Lease("c", "new", 1, 30))).allowed
 
 
-async def test_a_correction_goes_where_it_was_taken_and_says_when_it_cannot(redis: RedisServer):
-    async with Place(redis, "local") as place:
-        stored = await place.guard.take("a", LIMIT, (4,))
-        redis.kill()
-        with pytest.raises(StoreUnavailable):
-            await place.guard.add("a", LIMIT, (-4,), stored, once="one")
-        local = await place.guard.take("a", LIMIT, (2,))
-        assert (local.allowed, local.away, local.local) == (True, True, True)
-        assert not (await place.guard.take("a", LIMIT, (1,))).allowed
-
-        assert await place.guard.add("a", LIMIT, (-2,), local, once="two")
-
-        assert (await place.guard.take("a", LIMIT, (2,))).allowed
-        part = await place.guard.take_part("a", (Limit(400, 60, counter="t"),), 1000)
-        assert (part.granted, part.away) == (100, True)
-
-
-@pytest.mark.parametrize(("policy", "granted"), [("allow", 50), ("deny", 0)])
-async def test_a_part_is_granted_whole_or_not_at_all_where_nobody_counts(redis: RedisServer, policy: str, granted: int):
-    async with Place(redis, policy) as place:
-        redis.kill()
-
-        part = await place.guard.take_part("a", LIMIT, 50)
-
-        assert (part.allowed, part.granted, part.away) == (granted > 0, granted, True)
-        assert await place.guard.add("a", LIMIT, (1,), part, once="x")
-
-
 async def test_a_share_is_one_at_least(redis: RedisServer):
     async with Place(redis, "local", workers=1000) as place:
         redis.kill()
@@ -172,7 +143,7 @@ async def test_the_shares_that_are_remembered_are_bounded(monkeypatch: pytest.Mo
     )  # fmt: skip
     for amount in range(4, 100):
         for _ in range(2):
-            assert [share.amount for share in guard._share([Limit(amount, 60)])] == [amount // 4]
+            assert [share.amount for share in guard.local_limits([Limit(amount, 60)])] == [amount // 4]
     assert len(guard._shares) == 5
 
 
@@ -181,14 +152,12 @@ async def test_memory_is_asked_straight():
     guard = Guard("Test", MemoryLimitStorage(), on_store_error="deny", expected_workers=9, clock=FakeClock(),
                   observer=observer)  # fmt: skip
 
-    taken = await guard.take("a", LIMIT, (8,))
-    part = await guard.take_part("b", LIMIT, 3)
-    assert await guard.add("a", LIMIT, (-8,), taken, once="x")
-    assert (await guard.take("a", LIMIT, (8,), Lease("c", "m", 1, 30))).allowed
+    assert (await guard.take("a", LIMIT, (3,))).allowed
+    assert not (await guard.take("a", LIMIT, (8,))).allowed
+    assert (await guard.take("a", LIMIT, (5,), Lease("c", "m", 1, 30))).allowed
     assert await guard.renew([("a", Lease("c", "m", 1, 30))]) == 0
     assert not guard.free("a", Lease("c", "m", 1, 30))
 
-    assert part.granted == 3
     assert observer.counts == {}
 
 
