@@ -179,7 +179,11 @@ async def run(call: Call, start: Start, claim: Claim | None = None, name: str = 
         producer.linger()
         await accepted(call, producer.stream)
     else:
-        return first_reader(call, start, producer)
+        try:
+            return first_reader(call, start, producer)
+        except BaseException:  # the app's head is none
+            producer.fail("head")
+            raise
     return None
 
 
