@@ -130,8 +130,9 @@ class Inbound:
         if self._pending is not None:
             self._pending.cancel()
 
-    async def body(self, limit: int) -> list[Message] | None:
-        """The whole request body as it came; None where it is larger than ``limit``. Stops early at a disconnect."""
+    async def body(self, limit: int) -> list[Message]:
+        """The request body as it came: the whole of it, or, of a larger one, as much as takes it over ``limit``. Stops
+        early at a disconnect."""
         taken: list[Message] = []
         size = 0
         changed: asyncio.Future[None] | None = None
@@ -147,9 +148,7 @@ class Inbound:
                 if message is not None:
                     taken.append(message)
                     size += len(message.get("body", b""))
-                    if size > limit:
-                        return None
-                    if message["type"] == "http.request" and not message.get("more_body", False):
+                    if size > limit or (message["type"] == "http.request" and not message.get("more_body", False)):
                         return taken
                 elif self.gone:
                     return taken

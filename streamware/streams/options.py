@@ -16,7 +16,8 @@ T = TypeVar("T")
 
 #: How long a request with a known ``Idempotency-Key`` waits for the first one to prove a stream, in seconds.
 CLAIM_WAIT = 10.0
-#: The largest request body that is held to compare and to hand to the app, where an ``Idempotency-Key`` is given.
+#: So much of a request body is held, to compare it and then to hand it to the app, where an ``Idempotency-Key`` is
+#: given. What comes behind goes to the app as it comes.
 KEYED_BODY_BYTES = 16 * 1024 * 1024
 #: How long a response that looks like a stream is held back for its first event, which shows whose ids it has.
 HOLD = 0.05

@@ -226,6 +226,11 @@ class Producer:
         self.concluded()
         self.wake()
 
+    def fail(self, reason: str) -> None:
+        """End the stream as failed, by no word of the app's."""
+        self._options.observer.count("resume.ended", reason=reason)
+        self.end(Outcome.FAILED)
+
     @property
     def is_read(self) -> bool:
         """Whether anybody follows the stream."""
@@ -278,9 +283,8 @@ class Producer:
 
     def _overdue(self, limit: str) -> None:
         if self.intake.logs:
-            self._options.observer.count("resume.ended", reason=limit)
             logger.warning("a stream on %s was ended by %s", self._path, limit)
-            self.end(Outcome.FAILED)
+            self.fail(limit)
 
     def _call_off_linger(self) -> None:
         if self._linger is not None:

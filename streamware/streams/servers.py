@@ -9,11 +9,13 @@ def cuts_visibly(scope: Scope) -> bool:
     """Whether returning without a final body ends the connection, and so tells the client that something is missing.
 
     uvicorn, hypercorn's HTTP/1.1 and granian do. daphne (no ``spec_version``) and hypercorn's HTTP/2 leave the
-    connection open for ever; what is not known is treated like them.
+    connection open for ever; what is not known is treated like them. Over HTTP/1.0 the end of the connection is the
+    proper end of a body without a length (RFC 9112 §6.3), so nobody cuts there; granian calls it "1".
     """
     if not _states_version(scope):
         return False
-    return str(scope.get("http_version", "")).startswith("1") or _is_granian(scope)
+    version = str(scope.get("http_version", ""))
+    return version == "1.1" or (_is_granian(scope) and not version.startswith("1"))
 
 
 def accepts_without_limit(scope: Scope) -> bool:

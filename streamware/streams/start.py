@@ -7,7 +7,8 @@ import hashlib
 
 from ..exceptions import StoreUnavailable
 from ..stores.base import Claim, Outcome, Tombstone
-from ..wire import sse
+from ..types import Message, Scope
+from ..wire import headers, sse
 from ..wire.cursor import new_stream_id
 from ..wire.denial import Denial
 from .answer import Follow, Gone, NoContent, Start
@@ -65,14 +66,10 @@ async def start_once(call: Call, start: Start, key: bytes) -> Reader | None:
     path and query."""
     scope, inbound = call.scope, call.inbound
     body = await inbound.body(KEYED_BODY_BYTES)
-    if body is None:
-        call.options.observer.count("resume.refused", reason="body_too_large")
-        await call.deny(Denial(413, f"With an Idempotency-Key a body is at most {KEYED_BODY_BYTES} bytes"))
-        return None
     if inbound.gone and not inbound.complete:
         return None
     inbound.put_back(body)
-    fingerprint = hashlib.sha256(b"".join(message.get("body", b"") for message in body)).digest()
+    fingerprint = fingerprint_of(scope, body)
     owner = call.identity.account if call.identity.known else ""
     path = scope["path"].encode("utf-8", "surrogatepass")
     parts = (owner.encode(), scope["method"].encode(), path, scope.get("query_string", b""), key)
@@ -98,6 +95,19 @@ async def start_once(call: Call, start: Start, key: bytes) -> Reader | None:
         except StoreUnavailable:
             await call.store_is_away()
     return None
+
+
+def fingerprint_of(scope: Scope, body: list[Message]) -> bytes:
+    """What tells a request body from another under the same key. Of one that is too large to be held, ``body`` is the
+    beginning; that, and the length that the head states, have to do."""
+    digest, left = hashlib.sha256(), KEYED_BODY_BYTES
+    for message in body:
+        part = message.get("body", b"")
+        digest.update(part[: max(0, left)])
+        left -= len(part)
+    if left < 0:
+        digest.update(b"\0" + (headers.get(scope["headers"], b"content-length") or b""))
+    return digest.digest()
 
 
 async def take(call: Call, name: str, fingerprint: bytes) -> Claim:
@@ -179,7 +189,11 @@ async def run(call: Call, start: Start, claim: Claim | None = None, name: str = 
         producer.linger()
         await accepted(call, producer.stream)
     else:
-        return first_reader(call, start, producer)
+        try:
+            return first_reader(call, start, producer)
+        except BaseException:  # the app's head is none
+            producer.fail("head")
+            raise
     return None
 
 

@@ -463,6 +463,21 @@ async def test_heads_of_every_shape_are_read(headers: Any) -> None:
 
 
 @LIKE_OR_NOT
+@pytest.mark.parametrize("line", [(b"x-a", "text"), ("x-a", b"text"), (b"x-a",), None])
+async def test_a_head_that_is_none_fails_the_app_and_leaves_nothing_running(headers: dict[str, str], line: Any) -> None:
+    async with Site(linger=None) as site:
+        first = site.connect(headers=headers)
+        run = await site.run()
+        begun = run.begin({"type": "http.response.start", "status": 200, "headers": [*SSE, line]})
+        run.begin(body(b"data: 1\n\n"))
+        await until(lambda: first.returned)
+        assert isinstance(first.exception, TypeError | ValueError)
+        assert not first.started
+        await until(run.over.is_set)
+        assert begun.done()
+
+
+@LIKE_OR_NOT
 @pytest.mark.parametrize("accept", ["text/event-stream", "*/*"])
 async def test_headers_that_can_be_read_only_once_are_not_used_up(headers: dict[str, str], accept: str) -> None:
     """ASGI calls them an iterable."""

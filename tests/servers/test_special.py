@@ -56,7 +56,7 @@ async def test_a_failed_stream_does_not_look_whole_over_http_1_0(special: Server
     await wire.aclose()
 
     assert received.count(b"\nid: ") == 3
-    assert b"event: error\ndata: {\"error\":{\"type\":\"streamware.failed\"" in received
+    assert b'event: error\ndata: {"error":{"type":"streamware.failed"' in received
 
 
 @pytest.mark.parametrize("how", ["return", "raise"])
