@@ -9,7 +9,8 @@ from __future__ import annotations
 from ..streams.inbound import has_no_body
 from ..types import Message, Receive, Scope
 from ..wire import headers
-from ..wire.prompt import Asked, is_readable, read_request
+from ..wire.prompt import Asked, asked_by, decode
+from ..wire.usage_events import UNREADABLE
 
 _MAYBE_JSON = frozenset({b"", b"application/json", b"application/x-www-form-urlencoded"})
 
@@ -46,8 +47,10 @@ class Ahead:
             if not message.get("more_body", False):
                 break
         body = b"".join([message.get("body", b"") for message in self._messages])
-        self.asked = read_request(body)
-        self.hidden = self.asked is None and bool(body) and not is_readable(body)
+        try:
+            self.asked = asked_by(decode(body), len(body))
+        except UNREADABLE:
+            self.hidden = bool(body)
 
 
 async def read_ahead(scope: Scope, receive: Receive, limit: int) -> Ahead:

@@ -13,14 +13,14 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
 import msgspec
 
 from .usage import BYTES_PER_TOKEN
-from .usage_events import UNREADABLE, size_of
+from .usage_events import size_of
 
 MEDIA_TOKENS = 1000
 MAX_ANSWERS = 128
@@ -43,7 +43,8 @@ _NESTED = {
 }
 _ANSWERS = (("", "n"), ("", "best_of"), ("generationConfig", "candidateCount"))
 
-_decode = msgspec.json.Decoder().decode
+#: The request in a body. Raises one of ``UNREADABLE`` where that is no JSON, so that it may hide what it asks for.
+decode: Callable[[bytes], object] = msgspec.json.Decoder().decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +62,9 @@ class Asked:
         return -(-self.size // BYTES_PER_TOKEN)
 
 
-def read_request(body: bytes) -> Asked | None:
-    """What ``body`` asks for; None where it is nothing for a model. Of a request that names one, and whose texts stand
-    under names that nobody knows, all texts are its prompt."""
-    try:
-        request: object = _decode(body)
-    except UNREADABLE:
-        return None
+def asked_by(request: object, length: int) -> Asked | None:
+    """What ``request`` asks for, whose body was so long; None where it is nothing for a model. Of one that names a
+    model, and whose texts stand under names that nobody knows, all texts are its prompt."""
     if not isinstance(request, dict):
         return None
     given = cast("dict[str, object]", request)
@@ -83,18 +80,9 @@ def read_request(body: bytes) -> Asked | None:
     answers = max(_number((_in(given, place) if place else given).get(name)) for place, name in _ANSWERS)
     return Asked(
         model[:MAX_MODEL] if isinstance(model, str) else "",
-        _size(texts, len(body)),
+        _size(texts, length),
         max(wanted) * min(max(1, answers), MAX_ANSWERS) if wanted else None,
     )
-
-
-def is_readable(body: bytes) -> bool:
-    """Whether it is JSON, so that nothing in it is hidden from ``read_request``."""
-    try:
-        _decode(body)
-    except UNREADABLE:
-        return False
-    return True
 
 
 def _in(given: Mapping[str, object], place: str) -> Mapping[str, object]:

@@ -10,9 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamware.wire.calibration import LEAST, MAX_MODELS, MOST, Calibration
-from streamware.wire.prompt import MAX_VALUES, MEDIA_TOKENS, Asked, read_request
+from streamware.wire.prompt import MAX_VALUES, MEDIA_TOKENS, Asked, asked_by, decode
+from streamware.wire.usage_events import UNREADABLE
 
 PICTURE = "data:image/png;base64," + "A" * 5000
+
+
+def read_request(body: bytes) -> Asked | None:
+    try:
+        return asked_by(decode(body), len(body))
+    except UNREADABLE:
+        return None
 
 
 def asked(**request: Any) -> Asked | None:
