@@ -12,7 +12,7 @@ from .exceptions import ConfigurationError
 from .limiting.base import LimitStorage
 from .limiting.redis import RedisLimitStorage
 from .limiting.rules import Limits, Most, Plan
-from .limiting.storages import Storage
+from .limiting.storages import Storage, storage_of
 from .middleware.auth import AuthMiddleware
 from .middleware.client_ip import ClientIPMiddleware
 from .middleware.compression import CompressionMiddleware
@@ -192,7 +192,7 @@ def _store(given: Store | str | None) -> Store | None:
 def _storage(given: Storage, store: Store | None) -> LimitStorage | None:
     """Where limits are counted: beside the logs where those are in a Redis, under names of the same prefix."""
     if given is not None:
-        return given if isinstance(given, LimitStorage) else RedisLimitStorage(given)
+        return storage_of(given, None)
     if isinstance(store, RedisStore):
         return RedisLimitStorage(store.target, prefix=f"{store.prefix}limits:")
     if isinstance(store, SharedStore):

@@ -92,7 +92,7 @@ class Claims:
             woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.add(woken)  # before it is asked for, so that what happens meanwhile wakes us
             try:
-                claim = await self._reads.call(self._backend.claimed, key)
+                claim = await self.held(key)
                 left = deadline - self._clock.now()
                 if claim is None or not claim.pending or left <= 0:
                     return claim

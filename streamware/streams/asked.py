@@ -10,9 +10,8 @@ from ..paths import path_within_mount
 from ..types import Message, Scope
 from ..wire import headers
 from ..wire.cursor import Cursor, parse_cursor
-from ..wire.denial import is_eventsource_like
+from ..wire.denial import EVENT_STREAM, is_eventsource_like
 from ..wire.ndjson import MEDIA_TYPES as NDJSON
-from .pulse import EVENT_STREAM
 
 #: Without an owner, a shorter key is one that somebody else may use as well (22 characters of base64 are 128 bits).
 LONE_KEY_LENGTH = 22
