@@ -190,14 +190,19 @@ async def test_three_hundred_cancelled_together_free_three_hundred(places: Any):
             await asyncio.sleep(0.01)
 
 
+async def in_line(place: Any) -> None:
+    """Until somebody waits for a place."""
+    while not place.throttle._desk.queue.waiting:
+        await asyncio.sleep(0.01)
+
+
 async def test_who_waits_in_line_when_redis_goes_is_told_at_once(places: Any):
     place = await places(concurrent=1, queue=3, queue_timeout=60.0, on_store_error="deny", key=lambda scope: "all")
     async with Connection(place.throttle, path="/stream") as running, Connection(place.throttle) as waiting:
         await running.events(1)
         waiting.open()
         async with asyncio.timeout(PATIENCE):
-            while not place.throttle._desk.queue.waiting:
-                await asyncio.sleep(0.01)
+            await in_line(place)
             place.redis.kill()
             await waiting.finished()
         assert waiting.status == 503
@@ -213,8 +218,7 @@ async def test_a_line_goes_on_by_this_workers_own_counters_while_redis_is_away(p
         await running.events(1)
         waiting.open()
         async with asyncio.timeout(PATIENCE):
-            while not place.throttle._desk.queue.waiting:
-                await asyncio.sleep(0.01)
+            await in_line(place)
             place.end.set()
             await running.finished()
             await waiting.finished()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from streamware.exceptions import StoreUnavailable
 from streamware.stores.base import Claim, Outcome
 from streamware.stores.shared import SharedStore
 from streamware.testing import settle
-from tests.stores.worlds import CLOCKED, SHARED, Build, World, until, waiting
+from tests.stores.worlds import CLOCKED, SHARED, Build, World, answered, until, waiting
 
 across_workers = pytest.mark.parametrize("kind", SHARED, ids=lambda kind: kind.name)
 
@@ -176,12 +175,9 @@ def lose_answers(world: World, name: str, monkeypatch: pytest.MonkeyPatch) -> as
 async def freed(world: World) -> Claim:
     """A claim of another stream, as soon as the key is free."""
     async with asyncio.timeout(5):
-        while True:
-            with contextlib.suppress(StoreUnavailable):  # for a moment after trouble
-                claim = await world.store.claim("key", b"body", world.stream())
-                if not claim.pending:
-                    return claim
+        while (claim := await answered(lambda: world.store.claim("key", b"body", world.stream()))).pending:
             await asyncio.sleep(0.01)
+        return claim
 
 
 @across_workers

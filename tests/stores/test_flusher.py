@@ -57,6 +57,17 @@ class Worker:
         self.flusher.mark(made)
         return made
 
+    def log_while(self, batch: int) -> list[LocalLog]:
+        """A log that will be made while the batch of that number is written; none until then."""
+        made: list[LocalLog] = []
+
+        def at_write() -> None:
+            if len(self.recorder.batches) == batch:
+                made.append(self.log())
+
+        self.recorder.on_write = at_write
+        return made
+
     async def busy(self) -> None:
         """Many logs, all known to the store, and a batch of them all has just been written."""
         for _ in range(MANY):
@@ -210,13 +221,7 @@ async def test_a_new_stream_that_comes_while_many_batches_are_written_is_in_the_
     worker = Worker()
     await worker.busy()
     worker.append()
-    made: list[LocalLog] = []
-
-    def once() -> None:
-        if not made:
-            made.append(worker.log())
-
-    worker.recorder.on_write = once
+    made = worker.log_while(1)
     assert await worker.pause() == WIDEST
     assert made[0].headed
     assert made[0].stream in [entry.stream for entry in worker.recorder.batches[1][1]]
@@ -226,13 +231,7 @@ async def test_a_new_stream_that_comes_while_the_last_batch_is_written_does_not_
     worker = Worker()
     await worker.busy()
     worker.append()
-    made: list[LocalLog] = []
-
-    def at_last() -> None:
-        if len(worker.recorder.batches) == MANY / BATCH_ENTRIES:
-            made.append(worker.log())
-
-    worker.recorder.on_write = at_last
+    made = worker.log_while(MANY // BATCH_ENTRIES)
     assert await worker.pause() == WIDEST
     written = worker.recorder.batches[0][0]
     await worker.clock.advance(WIDEST * WINDOW)

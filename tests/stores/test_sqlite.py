@@ -26,7 +26,7 @@ from streamware.stores.sqlite_changes import Bounds
 from streamware.stores.timing import Timing
 from streamware.testing import FakeClock
 from streamware.wire.cursor import new_stream_id
-from tests.stores.worlds import PROMPT, head, read, read_all, until
+from tests.stores.worlds import PROMPT, answered, head, read, read_all, until
 
 SHORT = Timing(
     window=0.005, operation=0.5, creation=0.5, retry=0.05, max_retry=0.1, beat=0.05, patience=0.5, farewell=0.5
@@ -411,13 +411,7 @@ async def test_a_file_that_cannot_be_used_is_trouble_until_it_can(place: Path, o
     else:
         path.unlink()
 
-    async def again() -> ProducerLog:
-        while True:
-            with contextlib.suppress(StoreUnavailable):
-                return await create(store)
-            await asyncio.sleep(0.02)
-
-    log = await asyncio.wait_for(again(), 5)
+    log = await answered(lambda: create(store), 5)
     log.append(b"1\n\n")
     await asyncio.wait_for(store.flush(), 5)
     assert opened.observer.counts["store.back", "writes"] == 1

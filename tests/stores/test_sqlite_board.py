@@ -15,7 +15,7 @@ from streamware import SQLiteStore, StoreUnavailable
 from streamware.stores import sqlite_board, sqlite_file
 from streamware.stores.sqlite_wakes import Wakes
 from streamware.stores.timing import Timing
-from tests.stores.worlds import until
+from tests.stores.worlds import answered, until
 
 SHORT = Timing(window=0.005, operation=0.5, creation=0.5, retry=0.05, max_retry=0.1, beat=0.05, farewell=0.5)
 
@@ -148,13 +148,7 @@ async def test_while_the_file_is_locked_who_listens_here_is_told_and_the_rest_is
         other.execute("ROLLBACK")
     assert heard == [b"message"]
 
-    async def again() -> bytes | None:
-        while True:
-            with contextlib.suppress(StoreUnavailable):
-                return await store.take("key")
-            await asyncio.sleep(0.02)
-
-    assert await asyncio.wait_for(again(), 5) == b"value"
+    assert await answered(lambda: store.take("key"), 5) == b"value"
 
 
 async def test_a_key_that_was_made_up_takes_no_lock_of_the_file(opened: Opened):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from streamware.exceptions import StoreUnavailable
 from streamware.stores.base import Batch, Head, LogReader, Outcome, ProducerLog, Store
 from streamware.stores.memory import MemoryStore
 from streamware.stores.redis import RedisStore
@@ -184,6 +186,15 @@ async def read_all(reader: LogReader) -> tuple[list[bytes], Outcome]:
         if batch.outcome is not None:
             reader.close()
             return events, batch.outcome
+
+
+async def answered(ask: Callable[[], Awaitable[T]], seconds: float = 10) -> T:
+    """What ``ask`` returns, once the store can say."""
+    async with asyncio.timeout(seconds):
+        while True:
+            with contextlib.suppress(StoreUnavailable):
+                return await ask()
+            await asyncio.sleep(0.002)
 
 
 async def until(holds: Callable[[], object], seconds: float = 5) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -12,7 +11,8 @@ from streamware.exceptions import StoreUnavailable
 from streamware.stores.backend import Entry, Report, Reported, Resync, StopAsked, Verdict
 from streamware.stores.base import Claim, Outcome
 from streamware.wire.cursor import new_stream_id
-from tests.stores.redis.kit import HEAD, Place, Worker, until
+from tests.stores.redis.kit import HEAD, Place, until
+from tests.stores.worlds import answered
 
 
 async def test_who_watches_is_signalled_at_each_entry_with_the_events_once_he_is_known(place: Place):
@@ -288,25 +288,15 @@ async def test_a_key_that_is_freed_while_another_looks_for_its_holders_lease_is_
 # -- connections
 
 
-async def answers(worker: Worker) -> None:
-    """Ask until there is an answer."""
-    async with asyncio.timeout(5):
-        while True:
-            with contextlib.suppress(StoreUnavailable):
-                await worker.backend.claimed("key")
-                return
-            await asyncio.sleep(0.001)
-
-
 async def test_what_has_the_store_at_a_new_connection_is_in_doubt_only_where_it_is_another_server(harmed: Place):
     a = await harmed.worker()
     for _ in range(3):
         assert int(str(harmed.server.run("CLIENT", "KILL", "TYPE", "normal"))) >= 1
-        await answers(a)
+        await answered(lambda: a.backend.claimed("key"))
         await a.begin(b"1\n\n")
     assert Resync() not in a.signals
     harmed.server.restart(keep=False)
-    await answers(a)
+    await answered(lambda: a.backend.claimed("key"))
     assert Resync() in a.signals, "before anybody has an answer"
 
 

@@ -4,7 +4,6 @@ workers, none comes twice, local readers notice nothing, and it is said once."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Sequence
 
@@ -18,6 +17,7 @@ from streamware.wire.cursor import new_stream_id
 from tests.redis_server import RedisServer
 from tests.stores.redis.kit import HEAD, until
 from tests.stores.redis.stores import FAST, WINDOW, Following, Producing, workers
+from tests.stores.worlds import answered
 
 
 def changes(counts: dict[tuple[str, str], int]) -> dict[tuple[str, str], int]:
@@ -69,7 +69,7 @@ async def test_after_an_empty_restart_no_stream_is_unknown_and_no_key_free_befor
 
         own.restart(keep=False)
         monkeypatch.setattr(a.store._backend, "write", write_late)
-        answered = 0
+        heard_from = 0
         ends = time.monotonic() + FAST.hold_off / 2
         while time.monotonic() < ends:  # while ``a`` has not come to write it
             with pytest.raises(StoreUnavailable):
@@ -78,25 +78,16 @@ async def test_after_an_empty_restart_no_stream_is_unknown_and_no_key_free_befor
                 await b.store.claim("key", b"body", new_stream_id(b.store.tag))
             with pytest.raises(StoreUnavailable):
                 await known.reach(log.last + 1, 0.01)
-            answered += not (b.store._reads.away or b.store._writes.away)
+            heard_from += not (b.store._reads.away or b.store._writes.away)
             await asyncio.sleep(0.01)
-        assert answered, "the server answers, and has nothing"
+        assert heard_from, "the server answers, and has nothing"
         late.set()
-        async with asyncio.timeout(10):
-            while True:
-                with contextlib.suppress(StoreUnavailable):
-                    claim = await b.store.claim("key", b"body", new_stream_id(b.store.tag))
-                    assert (claim.won, claim.settled, claim.stream) == (False, True, stream)
-                    break
-                await asyncio.sleep(0.01)
+        claim = await answered(lambda: b.store.claim("key", b"body", new_stream_id(b.store.tag)))
+        assert (claim.won, claim.settled, claim.stream) == (False, True, stream)
         events = await producing.end()
         assert await Following(await b.open(stream)).end() == events
-        async with asyncio.timeout(10):
-            while True:  # until it is known once more what there is not
-                with contextlib.suppress(StoreUnavailable):
-                    assert await b.store.open(new_stream_id(b.store.tag)) is None
-                    break
-                await asyncio.sleep(0.01)
+        # Once more it is known what there is not.
+        assert await answered(lambda: b.store.open(new_stream_id(b.store.tag))) is None
 
 
 async def test_a_server_that_stalls_holds_up_no_local_stream_and_no_request(own: RedisServer):
