@@ -344,6 +344,18 @@ async def test_broken_utf_8_crosses_a_poll_as_replacement_characters_and_a_strea
         assert b"a\xffb" in reader.body
 
 
+@pytest.mark.parametrize("rest", [b"data: ha", b"event: x\ndata: ha", b"data: ha\n"])
+async def test_a_poll_brings_no_unfinished_event_as_no_event_stream_does(rest: bytes) -> None:
+    async with Site() as site:
+        first, run = await site.started("1")
+        await run.put(body(rest, False), None)
+        await first.finished()
+        polled = await answer(poll(site, first.own_url))
+        assert data(polled) == ["1"]
+        assert polled["cursor"] == first.at(2)
+        assert polled["outcome"] == "done"
+
+
 async def test_polls_of_ndjson_bring_its_lines() -> None:
     async with Site(media_types=["application/x-ndjson"]) as site:
         first = site.connect(headers={"accept": "application/x-ndjson"})

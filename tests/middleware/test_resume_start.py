@@ -281,6 +281,32 @@ async def test_ndjson_is_logged_where_it_is_listed() -> None:
         assert await again.receive_body() == b'{"a": 2}\n{"a": 3}\n'
 
 
+@pytest.mark.parametrize("headers", [EVENTSOURCE, {"accept": "application/x-ndjson", "prefer": "control-events"}])
+async def test_control_events_are_for_event_streams_whoever_asks(headers: dict[str, str]) -> None:
+    lines = [(b"content-type", b"application/x-ndjson")]
+    async with Site(media_types=["text/event-stream", "application/x-ndjson"], store={"max_log_bytes": 4096}) as site:
+        first = site.connect(headers=headers)
+        run = await site.run()
+        await run.start(lines)
+        said = [b'{"a": "%b"}\n' % (b"x" * 200) for _ in range(40)]
+        for line in said:
+            await run.put(body(line))
+            await first.receive_body(line)
+        joined = site.connect(f"{first.own_url}&after=39", headers=headers)
+        await joined.receive_body(said[-1])
+        trimmed = site.connect(headers=headers, cursor=first.at(1))
+        await trimmed.finished()
+        await run.put(None)
+        for connection in (first, joined):
+            await connection.finished()
+            assert not connection.complete
+        caught_up = site.connect(headers=headers, cursor=first.at(40))
+        await caught_up.finished()
+        assert first.body == b"".join(said)
+        assert joined.body == said[-1]
+        assert trimmed.status == caught_up.status == 410
+
+
 # -- heads
 
 
