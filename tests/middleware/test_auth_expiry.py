@@ -317,6 +317,21 @@ async def test_a_client_that_asks_for_control_events_is_warned() -> None:
         assert connection.controls[-1:] == ["auth-expiring"]
 
 
+@pytest.mark.parametrize("path", ["/plain", "/chat"])
+async def test_lines_are_not_warned_of_in_events(way: str, path: str) -> None:
+    listed = {"exclude": ["/plain"], "media_types": ["text/event-stream", "application/x-ndjson"]}
+    async with Worker(way=way, expiry=WARN, resume=listed) as worker:
+        connection = worker.connect(worker.desk.issue(), path=path, headers=EVENTSOURCE)
+        run = await worker.stage.run()
+        await run.put(start([(b"content-type", b"application/x-ndjson")]), body(b'{"n":1}\n'))
+        await worker.clock.advance(LIFE - 1)
+        assert connection.body == b'{"n":1}\n'
+        assert worker.counted("auth.warned") == 0
+        await worker.clock.advance(1)
+        run.begin(None)
+        await connection.finished()
+
+
 async def test_a_warning_waits_for_the_end_of_an_event(way: str) -> None:
     async with Worker(way=way, expiry=WARN, resume={"exclude": ["/plain"]}) as worker:
         connection = worker.connect(worker.desk.issue(), path="/plain", headers=EVENTSOURCE)
