@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..paths import path_within_mount
+from ..stores.base import Log, Tombstone
 from ..types import Message, Scope
 from ..wire import headers
 from ..wire.cursor import Cursor, parse_cursor
@@ -38,6 +39,17 @@ class Request:
     @property
     def respond_async(self) -> bool:
         return "respond-async" in self.prefer
+
+    def about(self, found: Log | Tombstone | None) -> Request:
+        """The same, now that it is known what it is about: control events are for event streams, not for NDJSON."""
+        if not self.eventsource_like or found is None or isinstance(found, Tombstone) or is_event_stream(found):
+            return self
+        return replace(self, eventsource_like=False)
+
+
+def is_event_stream(log: Log) -> bool:
+    """Whether what is in ``log`` are events of an event stream, rather than lines."""
+    return log.head.media_type.encode() == EVENT_STREAM
 
 
 class Reading:

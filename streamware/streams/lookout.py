@@ -21,6 +21,7 @@ import msgspec
 
 from ..record import tenure_of
 from ..types import Message, RawHeaders, Receive, Scope, Send
+from ..wire.boundary import LineBoundary
 from ..wire.denial import is_eventsource_like
 from .ending import Ending
 from .farewell import Farewell
@@ -131,6 +132,8 @@ class Lookout(msgspec.Struct, eq=False):
     def warn(self, event: bytes) -> bool | None:
         """Put a control event into the response, if its client takes one: else None. False: not now, try again."""
         if self.told or self.pulse is None or self.pulse.stopped or not is_eventsource_like(self.scope):
+            return None
+        if isinstance(self.pulse.boundary, LineBoundary):  # NDJSON has no place for it
             return None
         return self.pulse.interject(event)
 

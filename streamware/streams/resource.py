@@ -6,6 +6,7 @@ unknown, another owner's, or was started on another path is answered alike: 404.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from urllib.parse import parse_qs
 
@@ -19,6 +20,7 @@ from ..wire.answer import answer_messages
 from ..wire.cursor import Cursor, is_stream_id, parse_cursor
 from ..wire.denial import Denial, no_content
 from .answer import Answer, Follow, Gone, NoContent
+from .asked import is_event_stream
 from .call import Call
 from .options import MAX_WAIT
 from .reader import Reader
@@ -122,6 +124,7 @@ async def read(call: Call, asked: Asked, found: Log | Tombstone) -> Reader | Non
     """GET: as SSE, or as a poll. A poll is told of the outcome in its body, so it never gets 204."""
     after = asked.after.seq if asked.after is not None else 0
     log = None if isinstance(found, Tombstone) else found
+    call.request = call.request.about(log)
     if wants_poll(call.scope):
         call.request = replace(call.request, eventsource_like=False)
         if log is not None and log.first - 1 <= after <= log.last:
@@ -163,8 +166,7 @@ async def poll(call: Call, log: Log, after: int) -> None:
                 await call.give(Gone("gap", log.outcome, behind + 1), log, log.stream)
                 return
             last, told = batch.last, batch.outcome is not None
-            events = (polled_event(event, f"{log.stream}.{behind + 1 + i}") for i, event in enumerate(batch.events))
-            polled = [event for event in events if event is not None]
+            polled = told_events(log, behind, batch.events)
         outcome = log.outcome if log.outcome is not None and last == log.last else None  # told with the last event only
         body = msgspec.json.encode(Poll(polled, f"{log.stream}.{last}", outcome))
         options.observer.count("resume.polled")
@@ -176,11 +178,24 @@ async def poll(call: Call, log: Log, after: int) -> None:
         place.close()
 
 
+def told_events(log: Log, behind: int, logged: Iterable[bytes]) -> list[PolledEvent]:
+    """Events as a poll tells them, the first of which is the next one ``behind``."""
+    tell = polled_event if is_event_stream(log) else polled_line
+    told = (tell(event, f"{log.stream}.{seq}") for seq, event in enumerate(logged, behind + 1))
+    return [event for event in told if event is not None]
+
+
 def polled_event(wire: bytes, cursor: str) -> PolledEvent | None:
-    """One logged event as a poll tells it; None for a block without data, of which an EventSource makes no event."""
-    if wire[-2:] in (b"\n\n", b"\r\r") or wire[-4:] == b"\r\n\r\n":
-        event = sse.parse(wire)
-        return PolledEvent(cursor, event.event, event.data) if event.has_data else None
+    """One event of an event stream; None where an EventSource makes none of it: of a block without data, and of the
+    unfinished rest of a body."""
+    if wire[-2:] not in (b"\n\n", b"\r\r") and wire[-4:] != b"\r\n\r\n":
+        return None
+    event = sse.parse(wire)
+    return PolledEvent(cursor, event.event, event.data) if event.has_data else None
+
+
+def polled_line(wire: bytes, cursor: str) -> PolledEvent:
+    """One line."""
     return PolledEvent(cursor, "", wire.decode("utf-8", "replace").rstrip("\r\n"))
 
 

@@ -42,6 +42,7 @@ async def serve(call: Call) -> Reader | None:
             )
         try:
             found = await call.find(cursor.stream) if ours else None
+            call.request = call.request.about(found)
             decision = await call.decide(cursor.seq, found)
             if isinstance(decision, Follow | NoContent | Gone):
                 return await call.give(decision, None if isinstance(found, Tombstone) else found, cursor.stream)
@@ -128,6 +129,7 @@ async def join(call: Call, claim: Claim) -> Reader | None:
     before that was known, there may be none; the app is not run again, for it may have done its work all the same."""
     call.options.observer.count("resume.joined")
     found = await call.find(claim.stream)
+    call.request = call.request.about(found)
     if found is None and claim.abandoned:
         return await call.give(Gone("interrupted", Outcome.INTERRUPTED), None, claim.stream)
     if found is None or isinstance(found, Tombstone):
@@ -232,6 +234,7 @@ def first_reader(call: Call, start: Start, producer: Producer) -> Reader | None:
     if log is None:
         return None
     preface = b""
+    call.request = call.request.about(log)
     if call.request.eventsource_like:
         if start.reset is not None:
             preface = sse.control_event("reset", {"reason": start.reset})
