@@ -11,7 +11,7 @@ import pytest
 from streamware import Middleware, ResumeMiddleware, Stack
 from streamware.testing import settle
 from streamware.wire.eventsource import Interpreter
-from tests.middleware.resume_site import EVENTSOURCE, READER, Site, SiteConnection, body, until
+from tests.middleware.resume_site import EVENTSOURCE, HOLD, READER, Site, SiteConnection, body, until
 
 #: Servers where returning without a final body cuts the connection, and those where it would hang.
 CUTS = [
@@ -47,6 +47,58 @@ async def fail(site: Site, how: str) -> None:
 
 
 HOW = pytest.mark.parametrize("how", ["raises", "returns"])
+
+
+# -- counted
+
+
+@pytest.mark.parametrize(
+    ("way", "reason"),
+    [("ends", "done"), ("whole", "done"), ("raises", "failed"), ("returns", "failed"), ("stopped", "stopped"),
+     ("left", "interrupted"), ("shut down", "interrupted"), ("hung", "stall_timeout")],
+)  # fmt: skip
+async def test_each_stream_is_counted_once_by_how_it_ended(way: str, reason: str) -> None:
+    async with Site(linger=1.0, stall_timeout=60.0) as site:
+        first = site.connect()
+        run = await site.run()
+        await run.start()
+        await run.put(body(b"data: 1\n\n", way != "whole"))
+        await first.event()
+        if way == "ends":
+            await run.end()
+        elif way == "whole":
+            await run.put(None)
+        elif way in ("raises", "returns"):
+            await fail(site, way)
+        elif way == "stopped":
+            await site.store.stop(first.stream)
+        elif way == "left":
+            first.drop()
+            await settle()
+            await site.clock.advance(1.5)
+            run.begin(None)
+        elif way == "shut down":
+            await site.resume.shutdown()
+        else:
+            await site.clock.advance(61)
+            await site.clock.advance(61)
+        await until(run.over.is_set)
+        await until(lambda: not site.resume._worker.producers)
+        assert site.counted("resume.started") == 1
+        assert {key: n for key, n in site.observer.counts.items() if key[0] == "resume.ended"} == {
+            ("resume.ended", reason): 1
+        }
+
+
+async def test_a_stream_that_is_taken_back_for_its_own_ids_has_not_ended() -> None:
+    async with Site() as site:
+        first = site.connect()
+        run = await site.run()
+        await run.start()
+        await site.clock.advance(HOLD)
+        await run.put(body(b"id: mine\ndata: 1\n\n"), body(b"", False), None)
+        await first.finished()
+        assert site.observer.total("resume.ended") == 0
 
 
 # -- done
