@@ -338,15 +338,13 @@ class Intake:
         if self.phase is Phase.PROBING and self.start is not None:
             await self._pass()
 
-    def end(self, outcome: Outcome) -> bool:
-        """The app is no more. True where that leaves its log without a proper end."""
+    def end(self, outcome: Outcome) -> None:
+        """The app is no more."""
         self._call_off_hold()
-        logged = self.log is not None and self.phase is not Phase.PASSING
-        cut_short = logged and self.log is not None and self.log.close(outcome)
-        if logged:
+        if self.log is not None and self.phase is not Phase.PASSING:
+            self.log.close(outcome)
             self._enter(Phase.ENDED)
         self._decide(Verdict.PASSED)
-        return cut_short
 
     def _call_off_hold(self) -> None:
         if self._hold is not None:

@@ -44,8 +44,8 @@ class Producer:
     seconds to linger. ``reader``: of the connection that started it, while it reads."""
 
     __slots__ = (
-        "_app", "_gates", "_limits", "_linger", "_options", "_orphan", "_path", "_waiting", "_worker", "current",
-        "identity", "inbound", "intake", "keyed", "patience", "reader", "scope", "stream", "task",
+        "_app", "_ending", "_gates", "_limits", "_linger", "_options", "_orphan", "_path", "_waiting", "_worker",
+        "current", "identity", "inbound", "intake", "keyed", "patience", "reader", "scope", "stream", "task",
     )  # fmt: skip
 
     def __init__(
@@ -70,6 +70,7 @@ class Producer:
         self._linger: TimerHandle | None = None
         self._waiting: tuple[asyncio.Future[None], ...] = ()
         self._gates = gates_of(scope)
+        self._ending: str | None = ""  # why the stream ends, where its outcome says less; None: it is counted
         self._orphan = False  # the call that started it has ended, undecided
 
     @property
@@ -120,14 +121,13 @@ class Producer:
 
     def _returned(self, task: asyncio.Task[None]) -> None:
         self._worker.producers.discard(self)
-        self.concluded()
         self._worker.attach(self)
         if self._limits is not None:
             self._limits.cancel()
         self._call_off_linger()
         passed = self.log is None or self.intake.phase is Phase.PASSING
-        if self.intake.end(Outcome.INTERRUPTED if self._worker.leaving else Outcome.FAILED):
-            self._options.observer.count("resume.ended", reason="incomplete")
+        self.intake.end(Outcome.INTERRUPTED if self._worker.leaving else Outcome.FAILED)
+        self.concluded()
         self.wake()
         if self._orphan or not passed:
             report(task, told=self.intake.told)
@@ -211,6 +211,10 @@ class Producer:
 
     def concluded(self) -> None:
         """The stream has its outcome: what was counted for it is free."""
+        log = self.log
+        if self._ending is not None and log is not None and log.outcome and self.intake.phase is not Phase.PASSING:
+            ending, self._ending = self._ending, None
+            self._options.observer.count("resume.ended", reason=ending or log.outcome)
         gates, self._gates = self._gates, ()
         for gate in gates:
             gate.let_go()
@@ -228,7 +232,8 @@ class Producer:
 
     def fail(self, reason: str) -> None:
         """End the stream as failed, by no word of the app's."""
-        self._options.observer.count("resume.ended", reason=reason)
+        if self._ending == "":
+            self._ending = reason
         self.end(Outcome.FAILED)
 
     @property
@@ -247,7 +252,6 @@ class Producer:
         return True
 
     def _closed_outside(self, outcome: Outcome) -> None:
-        self._options.observer.count("resume.ended", reason=outcome)
         self.end(outcome)
 
     def stop(self) -> None:
