@@ -65,7 +65,7 @@ async def test_a_script_is_cut_visibly(way: str, server: str) -> None:
         assert not run.over.is_set()
 
 
-@pytest.mark.parametrize(("server", "http_version"), [("daphne", "1.1"), ("hypercorn", "2")])
+@pytest.mark.parametrize(("server", "http_version"), [("daphne", "1.1"), ("hypercorn", "2"), ("uvicorn", "1.0")])
 async def test_where_the_server_cannot_cut_a_script_gets_an_error_event(
     way: str, server: str, http_version: str
 ) -> None:

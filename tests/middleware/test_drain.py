@@ -106,7 +106,7 @@ async def test_a_script_is_cut_visibly_and_loses_nothing(way: str) -> None:
         assert old.counted("resume.parted", "cut") == 1
 
 
-@pytest.mark.parametrize(("server", "http_version"), [("daphne", "1.1"), ("hypercorn", "2")])
+@pytest.mark.parametrize(("server", "http_version"), [("daphne", "1.1"), ("hypercorn", "2"), ("uvicorn", "1.0")])
 async def test_where_the_server_cannot_cut_a_script_stays_until_the_deadline(
     way: str, server: str, http_version: str
 ) -> None:

@@ -20,7 +20,12 @@ CUTS = [
     {"server": "granian"},
     {"server": "granian", "http_version": "2"},
 ]
-CANNOT = [{"server": "daphne"}, {"server": "hypercorn", "http_version": "2"}]
+CANNOT = [
+    {"server": "daphne"},
+    {"server": "hypercorn", "http_version": "2"},
+    {"server": "uvicorn", "http_version": "1.0"},
+    {"server": "granian", "http_version": "1"},
+]
 
 
 def named(options: list[dict[str, str]]) -> list[object]:
