@@ -251,13 +251,10 @@ class Producer:
         self.end(Outcome.INTERRUPTED)
         return True
 
-    def _closed_outside(self, outcome: Outcome) -> None:
-        self.end(outcome)
-
     def stop(self) -> None:
         """End the stream as ``stopped``."""
         if self.log is not None and self.log.close(Outcome.STOPPED):
-            self._closed_outside(Outcome.STOPPED)
+            self.end(Outcome.STOPPED)
 
     @property
     def cursor(self) -> str:
@@ -273,7 +270,7 @@ class Producer:
     # -- the log's side
 
     def logged(self, log: ProducerLog) -> None:
-        log.on_closed = self._closed_outside
+        log.on_closed = self.end
         log.on_readers = self._readers_changed
         for gate in self._gates:
             gate.hold()
