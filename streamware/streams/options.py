@@ -32,6 +32,8 @@ AHEAD_WAIT = 1.0
 MAX_WAIT = 60.0
 #: A server that accepts without limit is fed ``window`` bytes in so many seconds beyond what the log can hold.
 PACE_SECONDS = 15.0
+#: How long an app that listens for its client's leaving may take to end by that, before it is cancelled.
+CANCEL_AFTER = 1.0
 #: How long shutdown waits for apps that were cancelled.
 CANCEL_WAIT = 5.0
 

@@ -5,7 +5,8 @@ Rules:
 1. Before there is a log the app learns of a disconnect as it would bare. Afterwards it goes on without a connection,
    for ``linger`` seconds, and is then told by both of ASGI's signals at once.
 2. However the app ends but by its final body, the log says so.
-3. A stopped app is cancelled; what it produced stays readable.
+3. A stopped app is told, where it listens, and cancelled, where it does not or goes on; what it produced stays
+   readable. Django's handler, for one, leaves its view running when it is cancelled.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from .gone import report
 from .inbound import Inbound
 from .intake import Intake, Phase
 from .limits import Limits
-from .options import Options
+from .options import CANCEL_AFTER, Options
 from .owner import Identity
 from .worker import Worker
 
@@ -44,8 +45,8 @@ class Producer:
     seconds to linger. ``reader``: of the connection that started it, while it reads."""
 
     __slots__ = (
-        "_app", "_ending", "_gates", "_limits", "_linger", "_options", "_orphan", "_path", "_waiting", "_worker",
-        "current", "identity", "inbound", "intake", "keyed", "patience", "reader", "scope", "stream", "task",
+        "_app", "_cancelling", "_ending", "_gates", "_limits", "_linger", "_options", "_orphan", "_path", "_waiting",
+        "_worker", "current", "identity", "inbound", "intake", "keyed", "patience", "reader", "scope", "stream", "task",
     )  # fmt: skip
 
     def __init__(
@@ -68,6 +69,7 @@ class Producer:
         self.current = CurrentStream(self, options.linger[path])
         self._limits: Limits | None = None
         self._linger: TimerHandle | None = None
+        self._cancelling: TimerHandle | None = None
         self._waiting: tuple[asyncio.Future[None], ...] = ()
         self._gates = gates_of(scope)
         self._ending: str | None = ""  # why the stream ends, where its outcome says less; None: it is counted
@@ -124,6 +126,8 @@ class Producer:
         self._worker.attach(self)
         if self._limits is not None:
             self._limits.cancel()
+        if self._cancelling is not None:
+            self._cancelling.cancel()
         self._call_off_linger()
         passed = self.log is None or self.intake.phase is Phase.PASSING
         self.intake.end(Outcome.INTERRUPTED if self._worker.leaving else Outcome.FAILED)
@@ -220,15 +224,23 @@ class Producer:
             gate.let_go()
 
     def end(self, outcome: Outcome) -> None:
-        """Close the log and cancel the app. What was produced stays readable."""
+        """Close the log and end the app. What was produced stays readable."""
         self.intake.told = True
         self._worker.attach(self)  # whatever the app makes of it, it is no longer one that waits for a reader
         if self.log is not None:
             self.log.close(outcome)
-        if self.task is not None and not self.task.done():
-            self.task.cancel()
+        self._end_app()
         self.concluded()
         self.wake()
+
+    def _end_app(self) -> None:
+        task = self.task
+        if task is None or task.done() or self._cancelling is not None:
+            return
+        if self._waiting:  # it is about to be told
+            self._cancelling = self._options.clock.call_later(CANCEL_AFTER, task.cancel)
+        else:
+            task.cancel()
 
     def fail(self, reason: str) -> None:
         """End the stream as failed, by no word of the app's."""

@@ -19,7 +19,7 @@ from ..wire.cursor import parse_cursor, stream_tag
 from .direct import Ticks
 from .drain import Terms
 from .ending import DRAINING
-from .options import CANCEL_WAIT, Options
+from .options import CANCEL_AFTER, CANCEL_WAIT, Options
 from .owner import who as who_is
 from .response import STREAM_PARAMETER
 
@@ -203,7 +203,8 @@ class Worker:
     # -- the end
 
     async def shutdown(self) -> None:
-        """End what still runs: nobody can read it here any more. Waits at most ``CANCEL_WAIT`` for the apps."""
+        """End what still runs: nobody can read it here any more. Waits at most ``CANCEL_AFTER`` for the apps that were
+        told, and ``CANCEL_WAIT`` for those that were cancelled."""
         self.leaving = True
         tasks: list[asyncio.Task[None]] = []
         for producer in list(self.producers):
@@ -211,6 +212,11 @@ class Worker:
             if producer.task is not None:
                 tasks.append(producer.task)
         if tasks:
-            await asyncio.wait(tasks, timeout=CANCEL_WAIT)
+            _, going_on = await asyncio.wait(tasks, timeout=CANCEL_AFTER)
+            for task in going_on:
+                if not task.cancelling():  # told only: the others are about to end
+                    task.cancel()
+            if going_on:
+                await asyncio.wait(going_on, timeout=CANCEL_WAIT)
         if self._kept:  # what is to be told to the store, before that is closed
             await asyncio.wait(self._kept.copy(), timeout=CANCEL_WAIT)

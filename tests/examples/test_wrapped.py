@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
 
@@ -9,6 +10,7 @@ import pytest
 
 from examples import content, wrapped
 from streamware import Stack
+from streamware.streams.producer import TASK
 from streamware.testing import Connection
 
 WRAPPED = {
@@ -46,6 +48,7 @@ async def test_a_dropped_stream_goes_on_behind_the_last_event(app: Stack, method
         await second.receive_body()
     async with connect(rest[-1].id) as third:
         await third.start()
+    await ended()
 
     assert [event.data for event in seen + rest] == [data(i) for i in range(1, 31)]
     assert [event.event for event in seen + rest] == ["message" if i % 7 else "chapter" for i in range(1, 31)]
@@ -53,6 +56,15 @@ async def test_a_dropped_stream_goes_on_behind_the_last_event(app: Stack, method
     async with Connection(app, path="/runs", headers={"host": "testserver"}) as asked:
         counted = json.loads(await asked.receive_body())
     assert counted["labels"][run] == 1
+
+
+async def ended() -> None:
+    """Wait until the apps have returned. Django's closes its response in a thread, behind its last byte; cut off there,
+    by the end of the test's loop, it leaves the body of its request open."""
+    running = [task for task in asyncio.all_tasks() if task.get_name() == TASK]
+    if running:
+        _, running_still = await asyncio.wait(running, timeout=5)
+        assert not running_still
 
 
 def data(i: int) -> str:

@@ -31,13 +31,13 @@ class SharedStore(MemoryStore):
 
 
 class Place(Composed):
-    """One worker."""
+    """One worker. ``heeds``: as for a ``Stage``."""
 
     def __init__(
         self, app: ASGIApp | None = None, *, way: str = "short", clock: FakeClock | None = None,
-        store: MemoryStore | None = None, resume: Mapping[str, Any] | None = None, **drain: Any,
+        store: MemoryStore | None = None, resume: Mapping[str, Any] | None = None, heeds: bool = False, **drain: Any,
     ) -> None:  # fmt: skip
-        super().__init__(Stage(), clock)
+        super().__init__(Stage(heeds=heeds), clock)
         self.way = way
         self.store = SharedStore(clock=self.clock) if store is None else store
         inner = app or self.stage

@@ -55,7 +55,7 @@ def plain(wire: bytes) -> bytes:
 class Run:
     """One call of the app. What it sends is the test's to say; what it is told of is kept."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, listens: bool) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, *, listens: bool, heeds: bool) -> None:
         self.scope = scope
         self.receive = receive
         self.send = send
@@ -65,11 +65,14 @@ class Run:
         self.disconnected = asyncio.Event()
         self.error: BaseException | None = None
         self._listens = listens
+        self._heeds = heeds
         self._orders: asyncio.Queue[tuple[Any, asyncio.Future[BaseException | None]]] = asyncio.Queue()
 
     async def play(self) -> None:
         """The app itself: do what the test orders, listening for the client's leaving as frameworks do."""
-        listener = asyncio.ensure_future(self._listen()) if self._listens else None
+        work = asyncio.current_task()
+        assert work is not None
+        listener = asyncio.ensure_future(self._listen(work)) if self._listens else None
         try:
             while True:
                 order, done = await self._orders.get()
@@ -99,12 +102,14 @@ class Run:
                 listener.cancel()
                 await asyncio.wait([listener])
 
-    async def _listen(self) -> None:
+    async def _listen(self, work: asyncio.Task[object]) -> None:
         while True:
             message = await self.receive()
             self.received.append(message)
             if message["type"] == "http.disconnect":
                 self.disconnected.set()
+                if self._heeds:
+                    work.cancel()
                 return
 
     def begin(self, order: object) -> asyncio.Future[BaseException | None]:
@@ -145,15 +150,16 @@ class Run:
 
 
 class Stage:
-    """The app: each call of it is a ``Run``."""
+    """The app: each call of it is a ``Run``. ``listens``: for its client's leaving; ``heeds``: and ends by it."""
 
-    def __init__(self, *, listens: bool = True) -> None:
+    def __init__(self, *, listens: bool = True, heeds: bool = False) -> None:
         self.runs: list[Run] = []
         self._listens = listens
+        self._heeds = heeds
         self._changed = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        run = Run(scope, receive, send, self._listens)
+        run = Run(scope, receive, send, listens=self._listens, heeds=self._heeds)
         self.runs.append(run)
         self._changed.set()
         await run.play()
@@ -200,9 +206,9 @@ class Site(Composed):
 
     def __init__(
         self, app: ASGIApp | None = None, *, clock: FakeClock | None = None, store: object = None,
-        around: Callable[[ASGIApp], ASGIApp] | None = None, listens: bool = True, **options: Any,
+        around: Callable[[ASGIApp], ASGIApp] | None = None, listens: bool = True, heeds: bool = False, **options: Any,
     ) -> None:  # fmt: skip
-        super().__init__(Stage(listens=listens), clock)
+        super().__init__(Stage(listens=listens, heeds=heeds), clock)
         given: Mapping[str, Any] = store if isinstance(store, Mapping) else {}
         self.store: MemoryStore = store if isinstance(store, MemoryStore) else MemoryStore(clock=self.clock, **given)
         self.resume = ResumeMiddleware(

@@ -110,7 +110,7 @@ async def test_a_script_is_cut_visibly_and_loses_nothing(way: str) -> None:
 async def test_where_the_server_cannot_cut_a_script_stays_until_the_deadline(
     way: str, server: str, http_version: str
 ) -> None:
-    async with Place(way=way) as place:
+    async with Place(way=way, heeds=True) as place:
         connection, run = await place.started("a", headers=READER, server=server, http_version=http_version)
         place.drain.drain()
         await place.clock.advance(DEADLINE - 0.1)
@@ -146,7 +146,7 @@ async def test_what_only_this_process_holds_stays_until_the_deadline(way: str, k
 @pytest.mark.parametrize("kind", LOGGED)
 async def test_at_the_deadline_what_only_this_process_holds_ends_as_interrupted(way: str, kind: str) -> None:
     clock = FakeClock()
-    async with Place(way=way, clock=clock, store=MemoryStore(clock=clock)) as place:
+    async with Place(way=way, heeds=True, clock=clock, store=MemoryStore(clock=clock)) as place:
         connection, run = await place.streaming(kind, "a")
         place.drain.drain()
         await clock.advance(DEADLINE)
@@ -436,7 +436,7 @@ async def test_a_stream_in_a_shared_store_is_to_be_resumed_elsewhere(way: str) -
 
 
 async def test_stop_and_poll_work_while_draining(way: str) -> None:
-    async with Place(way=way) as place:
+    async with Place(way=way, heeds=True) as place:
         connection, run = await place.started("a", headers=READER)
         place.drain.drain()
         poll = place.connect(f"/chat?_stream={connection.stream}", headers={"accept": "application/json"})

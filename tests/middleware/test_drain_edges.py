@@ -59,7 +59,7 @@ async def test_a_stream_that_begins_after_grace_goes_elsewhere_at_once(way: str,
 
 @pytest.mark.parametrize("started", [False, True], ids=["no start", "held back"])
 async def test_a_request_that_is_undecided_at_the_deadline_is_sent_elsewhere(way: str, started: bool) -> None:
-    async with Place(way=way) as place:
+    async with Place(way=way, heeds=True) as place:
         connections = [place.connect(headers=EVENTSOURCE), place.connect(headers=READER)]
         runs = [await place.run(1), await place.run(2)]
         place.drain.drain()
@@ -88,7 +88,7 @@ async def test_a_log_that_is_made_just_at_the_deadline_is_taken_back(way: str) -
             return log
 
     store = Slow(clock=clock)
-    async with Place(way=way, clock=clock, store=store) as place:
+    async with Place(way=way, heeds=True, clock=clock, store=store) as place:
         connection = place.connect(headers=READER)
         run = await place.run()
         await run.start()
@@ -186,7 +186,7 @@ async def test_all_readers_of_a_stream_go(way: str) -> None:
 
 
 async def test_an_app_goes_on_without_readers_whatever_linger_says(way: str) -> None:
-    async with Place(way=way, resume={"linger": 0}) as place:
+    async with Place(way=way, heeds=True, resume={"linger": 0}) as place:
         connection, run = await place.started("a", headers=EVENTSOURCE)
         place.drain.drain()
         await place.clock.advance(GRACE)

@@ -304,6 +304,7 @@ async def test_nobody_waits_for_an_app_whose_stream_no_other_worker_can_read() -
 
 async def test_a_long_deadline_is_not_cut_short_by_the_hooks_time_out() -> None:
     app = Pools()
+    app.stage = Stage(heeds=True)
     clock = FakeClock()
     store = SharedStore()
     stack = Stack(

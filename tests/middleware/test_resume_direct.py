@@ -107,7 +107,7 @@ async def test_a_client_that_leaves_while_a_handed_over_send_is_blocked_loses_no
 
 
 async def test_a_stop_while_a_handed_over_send_is_blocked_does_not_break_it_off() -> None:
-    async with Site(around=as_uvicorn) as site:
+    async with Site(around=as_uvicorn, heeds=True) as site:
         first, run = await site.started("1")
         await settle()
         first.stall()

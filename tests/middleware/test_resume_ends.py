@@ -63,7 +63,7 @@ HOW = pytest.mark.parametrize("how", ["raises", "returns"])
      ("left", "interrupted"), ("shut down", "interrupted"), ("hung", "stall_timeout")],
 )  # fmt: skip
 async def test_each_stream_is_counted_once_by_how_it_ended(way: str, reason: str) -> None:
-    async with Site(linger=1.0, stall_timeout=60.0) as site:
+    async with Site(heeds=way == "stopped", linger=1.0, stall_timeout=60.0) as site:
         first = site.connect()
         run = await site.run()
         await run.start()
@@ -433,7 +433,7 @@ async def test_a_client_dropped_in_the_middle_of_a_large_event_does_not_believe_
 async def test_a_stop_in_the_middle_of_a_large_event_completes_no_torn_event(
     headers: dict[str, str], options: dict[str, str]
 ) -> None:
-    async with Site(max_event_bytes=1000) as site:
+    async with Site(heeds=True, max_event_bytes=1000) as site:
         first, run = await site.started("1", headers=headers, **options)
         await in_parts(site, parts=5)
         await settle()

@@ -382,7 +382,7 @@ async def test_a_stream_that_breaks_off_gives_all_it_had_and_never_looks_whole(
     """The same, with an end that is none: each client has a prefix that is all of the finished events."""
     caplog.set_level(logging.CRITICAL, "streamware.resume")
     left = list(messages)
-    async with Site(linger=None) as site:
+    async with Site(heeds=True, linger=None) as site:
         clients = [Client(site, False, server)]
         clients[0].begin()
         run = await site.run()

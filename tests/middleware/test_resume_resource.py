@@ -412,7 +412,7 @@ async def test_a_poll_whose_client_leaves_ends_and_reads_nothing() -> None:
 
 
 async def test_delete_stops_the_app_and_what_was_produced_stays_readable() -> None:
-    async with Site() as site:
+    async with Site(heeds=True) as site:
         first, run = await site.started("1", "2")
         assert await stop(site, first.own_url) == 204
         await until(run.over.is_set)
@@ -452,7 +452,7 @@ async def test_delete_of_an_unknown_stream_is_404() -> None:
 
 
 async def test_appends_after_a_stop_are_refused() -> None:
-    async with Site() as site:
+    async with Site(heeds=True) as site:
         first, run = await site.started("1")
 
         async def stubborn() -> None:
@@ -476,7 +476,7 @@ async def test_appends_after_a_stop_are_refused() -> None:
 
 
 async def test_a_detached_stream_can_be_stopped() -> None:
-    async with Site(linger=None) as site:
+    async with Site(heeds=True, linger=None) as site:
         first, run = await site.started("1")
         first.drop()
         await first.finished()

@@ -120,7 +120,7 @@ async def test_two_of_them_with_disjoint_paths_keep_to_their_own() -> None:
 
 
 async def test_the_preset_resumes_and_stops_with_no_option_at_all() -> None:
-    stage = Stage()
+    stage = Stage(heeds=True)
     app = wrap(stage)
     async with SiteConnection(app, path="/chat", headers=EVENTSOURCE) as first:
         run = await stage.run()

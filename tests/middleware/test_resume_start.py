@@ -853,7 +853,7 @@ async def test_an_app_can_stop_its_own_stream() -> None:
         assert current is not None
         current.stop()
 
-    async with Site() as site:
+    async with Site(heeds=True) as site:
         connection, run = await site.started("one")
         run.begin(stop)
         await connection.finished()
