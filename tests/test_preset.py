@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from streamware import (
     AuthMiddleware,
@@ -198,3 +200,11 @@ async def test_at_the_end_of_the_lifespan_nothing_runs_any_more():
     await settle()
 
     assert asyncio.all_tasks() == before
+
+
+async def test_a_wrapped_app_that_is_mounted_in_a_wrapped_one_is_to_be_wrapped_once() -> None:
+    outer = wrap(Starlette(routes=[Mount("/inner", wrap(app))]))
+
+    async with Connection(outer, path="/inner/page") as asked:
+        with pytest.raises(ConfigurationError, match="take the wrapping off"):
+            await asked.finished()

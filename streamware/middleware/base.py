@@ -229,7 +229,8 @@ class BaseMiddleware:
             raise ConfigurationError(
                 f"{name} must stand outside {record.entered}, but was reached after it. Frameworks' add_middleware() "
                 f"puts the last one added outermost: add {record.entered} before {name}, or use streamware.Stack, "
-                "which takes them from outermost to innermost."
+                "which takes them from outermost to innermost. Of an app that is mounted in a wrapped one, take the "
+                "wrapping off: it stands within the outer one's."
             )
         return rank
 
