@@ -20,6 +20,7 @@ from ..record import record_of, tenure_of
 from ..stores.base import Batch, Log, Outcome
 from ..types import Message, Scope, Send
 from ..wire import sse
+from .asked import is_event_stream
 from .direct import DirectSend, shortcut
 from .ending import SUPERSEDED, Ending
 from .inbound import Inbound
@@ -263,7 +264,7 @@ class Reader:
             # An EventSource comes back after any end. An error event would complete a torn one: parsers drop what has
             # no blank line.
             await self._end(b"")
-        elif self.log.head.media_type == "text/event-stream":
+        elif is_event_stream(self.log):
             await self._end(error_block(error) + b"\n")
         else:
             await self._end(msgspec.json.encode(error) + b"\n")
