@@ -141,14 +141,14 @@ class AuthConnection(SiteConnection):
 
 
 class Worker(Composed):
-    """One worker. ``expiry``: its ``on_expiry``."""
+    """One worker. ``expiry``: its ``on_expiry``; ``heeds``: as for a ``Stage``."""
 
     def __init__(
         self, app: ASGIApp | None = None, *, way: str = "full", clock: FakeClock | None = None,
         desk: Desk | None = None, store: MemoryStore | None = None, board: Board | None = None,
-        expiry: Expiry = PLAIN, resume: Mapping[str, Any] | None = None, **auth: Any,
+        expiry: Expiry = PLAIN, resume: Mapping[str, Any] | None = None, heeds: bool = False, **auth: Any,
     ) -> None:  # fmt: skip
-        super().__init__(Stage(), clock)
+        super().__init__(Stage(heeds=heeds), clock)
         self.desk = desk or Desk(self.clock)
         self.way = way
         self.store = MemoryStore(clock=self.clock) if store is None else store

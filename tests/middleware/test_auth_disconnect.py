@@ -128,8 +128,8 @@ async def test_what_the_user_has_started_goes_on_unless_it_is_to_be_stopped() ->
         clock = FakeClock()
         desk, store = Desk(clock), SharedStore(clock=clock)
         async with (
-            Worker(clock=clock, desk=desk, store=store, board=store) as here,
-            Worker(clock=clock, desk=desk, store=store, board=store) as there,
+            Worker(clock=clock, desk=desk, store=store, board=store, heeds=True) as here,
+            Worker(clock=clock, desk=desk, store=store, board=store, heeds=True) as there,
         ):
             connection, run = await there.streaming("eventsource", desk.issue("ann"), "a")
             _, other = await there.streaming("eventsource", desk.issue("bob"), "a")
