@@ -207,6 +207,16 @@ async def test_in_shadow_mode_messages_pass():
         assert place.observer.counts == {("throttle.would_refuse", "messages"): 1}
 
 
+async def sent_by_each(place: Place, socket: WebSocketConnection, seconds: float) -> list[int]:
+    """How many messages have come by the start of each of four turns of so many ``seconds``."""
+    counts: list[int] = []
+    for _ in range(4):
+        await settle()
+        counts.append(socket.pending)
+        await place.clock.advance(seconds)
+    return counts
+
+
 async def test_what_the_app_sends_goes_out_at_its_pace_and_whole():
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
@@ -217,12 +227,7 @@ async def test_what_the_app_sends_goes_out_at_its_pace_and_whole():
 
     async with Place(app, bytes_per_second=1000) as place:
         socket = await place.accepted()
-        counts: list[int] = []
-        for _ in range(4):
-            await settle()
-            counts.append(socket.pending)
-            await place.clock.advance(0.5)
-        assert counts == [1, 2, 3, 4]
+        assert await sent_by_each(place, socket, 0.5) == [1, 2, 3, 4]
         assert [len(await socket.receive()) for _ in range(4)] == [500] * 4
         assert await socket.closing() == 1000
 
@@ -236,12 +241,7 @@ async def test_messages_that_are_sent_from_several_tasks_keep_the_pace_as_well()
 
     async with Place(app, events_per_second=1) as place:
         socket = await place.accepted()
-        counts: list[int] = []
-        for _ in range(4):
-            await settle()
-            counts.append(socket.pending)
-            await place.clock.advance(1)
-        assert counts == [1, 2, 3, 4]
+        assert await sent_by_each(place, socket, 1) == [1, 2, 3, 4]
         assert [await socket.receive() for _ in range(4)] == ["0", "1", "2", "3"]
 
 
