@@ -16,41 +16,54 @@ from .servers import FLOOR, VARIANTS, ServerProcess
 TITLE = "CPU per event, many live streams"
 #: Streams, events a second of each, and what the ratio to the bare app is to be at most.
 LOADS = ((500, 20, 1.2), (1000, 50, None))
+#: How long a visit is measured.
+SECONDS = 2
+#: As with plain requests (``plain_requests.py``), a server that is started anew is another one, by some percent.
+STARTS = 4
 
 
 async def run(settings: Settings) -> list[Figure]:
-    seconds = settings.pick(5, 2)
-    figures: list[Figure] = []
+    starts = settings.pick(STARTS, 1)
+    rounds = -(-settings.rounds_of(16) // starts)
     loop = settings.loops[0]
-    with serving(loop, (*VARIANTS, FLOOR)) as servers:
-        for streams, rate, target in LOADS:
-            delivered: dict[str, list[float]] = {variant: [] for variant in servers}
+    loads = [Load(streams, rate, target, loop) for streams, rate, target in LOADS]
+    for _ in range(starts):
+        with serving(loop, (*VARIANTS, FLOOR)) as servers:
+            for load in loads:
+                for variant, values in (await in_turn(servers, rounds, load.visit, warm=False)).items():
+                    load.figure.values.setdefault(variant, []).extend(values)
+    return [load.figured() for load in loads]
 
-            async def visit(
-                server: ServerProcess,
-                streams: int = streams,
-                rate: int = rate,
-                delivered: dict[str, list[float]] = delivered,
-            ) -> float:
-                # Enough to be still under way when the measurement ends, however slowly they begin.
-                count = rate * (seconds + 3)
-                clients = await open_streams(server.port, f"/paced?count={count}&rate={rate}", streams)
-                clock = asyncio.get_running_loop()
-                await asyncio.sleep(0.5)
-                events, cpu, began = sum(client.events for client in clients), server.cpu(), clock.time()
-                await asyncio.sleep(seconds)
-                events, cpu = sum(client.events for client in clients) - events, server.cpu() - cpu
-                delivered[server.variant].append(events / (clock.time() - began))
-                await asyncio.wait_for(asyncio.gather(*(client.ended for client in clients)), PATIENCE)
-                for client in clients:
-                    client.close()
-                if any(client.events != count for client in clients):
-                    raise Lost("a stream is not whole")
-                return cpu / events * 1e6
 
-            values = await in_turn(servers, settings.rounds_of(4), visit, warm=False)
-            rates = ", ".join(f"{variant} {max(each):,.0f}" for variant, each in delivered.items())
-            note = f"delivered a second, of {streams * rate:,}: {rates}"
-            label = f"{streams:,} streams, {rate} events/s each, {loop}"
-            figures.append(Figure(label, "µs an event", values, {BARE: target} if target else {}, note))
-    return figures
+class Load:
+    """So many streams at such a rate, and what was measured of them."""
+
+    def __init__(self, streams: int, rate: int, target: float | None, loop: str) -> None:
+        self._streams = streams
+        self._rate = rate
+        self._delivered: dict[str, list[float]] = {}
+        label = f"{streams:,} streams, {rate} events/s each, {loop}"
+        self.figure = Figure(label, "µs an event", targets={BARE: target} if target else {})
+
+    async def visit(self, server: ServerProcess) -> float:
+        """µs of CPU an event, measured while all streams are under way."""
+        count = self._rate * (SECONDS + 2)  # enough for that, however slowly they begin
+        clients = await open_streams(server.port, f"/paced?count={count}&rate={self._rate}", self._streams)
+        clock = asyncio.get_running_loop()
+        await asyncio.sleep(0.5)
+        events, cpu, began = sum(client.events for client in clients), server.cpu(), clock.time()
+        await asyncio.sleep(SECONDS)
+        events, cpu = sum(client.events for client in clients) - events, server.cpu() - cpu
+        self._delivered.setdefault(server.variant, []).append(events / (clock.time() - began))
+        await asyncio.wait_for(asyncio.gather(*(client.ended for client in clients)), PATIENCE)
+        for client in clients:
+            client.close()
+        if any(client.events != count for client in clients):
+            raise Lost("a stream is not whole")
+        return cpu / events * 1e6
+
+    def figured(self) -> Figure:
+        """What came of all visits."""
+        rates = ", ".join(f"{variant} {max(each):,.0f}" for variant, each in self._delivered.items())
+        self.figure.note = f"delivered a second, of {self._streams * self._rate:,}: {rates}"
+        return self.figure
