@@ -23,6 +23,7 @@ from ..wire import sse
 from .asked import is_event_stream
 from .direct import DirectSend, shortcut
 from .ending import SUPERSEDED, Ending
+from .gone import is_disconnect
 from .inbound import Inbound
 from .lookout import Lookout
 from .options import DISCARD_WAIT, PACE_SECONDS, Options
@@ -128,7 +129,7 @@ class Reader:
 
     async def run(self) -> None:
         """Send the start and the preface, then follow the log to its end. What the server's ``send`` raises ends this
-        too, and goes no further: the response has begun."""
+        too, and goes no further once the response has begun."""
         handed_over = False
         try:
             await self._open()
@@ -156,7 +157,11 @@ class Reader:
                 batch = None  # not to be kept for as long as nothing comes
         except StoreUnavailable:
             await self._give_up()
-        except Exception:
+        except Exception as error:
+            if self._is_refusal(error):
+                if self.producer is not None:
+                    self.producer.fail("head")  # as bare: what the app began with was wrong
+                raise
             logger.debug("a connection was lost in the middle of a send", exc_info=True)
         finally:
             self.leave()
@@ -166,15 +171,20 @@ class Reader:
                 await self.producer.reader_left(handed_over=handed_over)
 
     async def _open(self) -> None:
-        start, preface, self.start, self.preface = self.start, self.preface, None, b""
-        if start is not None and not self._inbound.gone:
-            await self._send(start)
+        if self.start is not None and not self._inbound.gone:
+            await self._send(self.start)
+        preface, self.start, self.preface = self.preface, None, b""
         if preface and not self._inbound.gone:
             await self._send({"type": "http.response.body", "body": preface, "more_body": True})
         self._follows(True)
         way = shortcut(self._send)
         if way is not None:
             self._direct = self._place.sink = DirectSend(*way, self._worker.ticks)
+
+    def _is_refusal(self, error: Exception) -> bool:
+        """Whether the server does not take the head, as one with a line feed in it. For a client that has left no
+        server raises anything but an ``OSError``."""
+        return self.start is not None and not self._inbound.gone and not is_disconnect(error)
 
     def _follows(self, follows: bool) -> None:
         """Tell whoever may want to end the response that it is ours, or no longer."""

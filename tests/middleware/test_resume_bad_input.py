@@ -477,6 +477,64 @@ async def test_a_head_that_is_none_fails_the_app_and_leaves_nothing_running(head
         assert begun.done()
 
 
+def particular(site: Site, error: Exception) -> None:
+    """Have the server raise ``error`` at a head that says ``x-a: refused``."""
+
+    def around(scope: Scope, receive: Receive, send: Send) -> Any:
+        async def strict(message: Any) -> None:
+            if message["type"] == "http.response.start" and (b"x-a", b"refused") in message["headers"]:
+                raise error
+            await send(message)
+
+        return site.resume(scope, receive, strict)
+
+    site.app = around
+
+
+BROKEN: dict[str, Any] = {"type": "http.response.start", "status": 200, "headers": [*SSE, (b"x-a", b"refused")]}
+
+
+@LIKE_OR_NOT
+async def test_a_head_that_the_server_refuses_fails_the_app_and_is_told_to_the_server(headers: dict[str, str]) -> None:
+    async with Site(linger=None) as site:
+        particular(site, RuntimeError("Invalid HTTP header value."))
+        first = site.connect(headers=headers)
+        run = await site.run()
+        run.begin(BROKEN)
+        run.begin(body(b"data: 1\n\n"))
+        await until(lambda: first.returned)
+        assert isinstance(first.exception, RuntimeError)
+        assert not first.started
+        await until(run.over.is_set)
+        assert site.counted("resume.ended", "head") == 1
+
+
+async def test_a_head_that_the_server_refuses_a_later_reader_is_that_readers_loss_alone() -> None:
+    async with Site(replay_headers=["x-a"]) as site:
+        first = site.connect()
+        run = await site.run()
+        await run.put(BROKEN, body(b"data: 1\n\n"))
+        await first.event()
+        particular(site, RuntimeError("Invalid HTTP header value."))
+        again = site.connect(cursor=first.at(1))
+        await until(lambda: again.returned)
+        assert isinstance(again.exception, RuntimeError)
+        await run.say("2")
+        assert (await first.event()).data == "2"
+
+
+async def test_a_server_that_says_at_the_head_that_the_client_has_left_takes_nothing_from_the_stream() -> None:
+    async with Site() as site:
+        particular(site, ConnectionResetError())
+        first = site.connect()
+        run = await site.run()
+        await run.put(BROKEN, body(b"data: 1\n\n"))
+        await until(lambda: first.returned)
+        assert first.exception is None
+        await run.say("2")
+        assert not run.over.is_set()
+
+
 @LIKE_OR_NOT
 @pytest.mark.parametrize("accept", ["text/event-stream", "*/*"])
 async def test_headers_that_can_be_read_only_once_are_not_used_up(headers: dict[str, str], accept: str) -> None:

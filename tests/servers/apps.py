@@ -80,6 +80,17 @@ async def fails(query: dict[str, str], receive: Receive, send: Send) -> None:
         raise RuntimeError("the app under test fails here, on purpose")
 
 
+async def broken_head(query: dict[str, str], receive: Receive, send: Send) -> None:
+    """A stream without end, behind a head with a line feed in it. Counts its ends."""
+    try:
+        await begin(send, b"text/event-stream", (b"x-broken", b"a\nb"))
+        while True:
+            await body(send, content.event(1))
+            await asyncio.sleep(0.02)
+    finally:
+        runs.begin(f"{query['run']} ended")
+
+
 async def upload(query: dict[str, str], receive: Receive, send: Send) -> None:
     """One event that tells how long the request's body was. Counts its calls, and who left before it was read."""
     run, length = query.get("run", ""), 0
@@ -181,6 +192,7 @@ ROUTES = {
     "/plain": plain,
     "/events": events,
     "/fails": fails,
+    "/broken-head": broken_head,
     "/upload": upload,
     "/silent": silent,
     "/half": half,

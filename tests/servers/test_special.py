@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import secrets
 
@@ -40,6 +41,25 @@ async def test_a_script_sees_that_a_failed_stream_is_not_whole(special: Server, 
         assert complete
         assert told == ["message"] * 3 + ["error"]
         assert json.loads(reading.events[-1].data)["error"]["type"] == "streamware.failed"
+
+
+@pytest.mark.parametrize("special", ["uvicorn", "uvicorn-h11", "hypercorn", "daphne", "granian"], indirect=True)
+@pytest.mark.parametrize("client", BROWSERS_AND_SCRIPTS)
+async def test_an_app_whose_head_the_server_refuses_does_not_go_on(special: Server, client: str) -> None:
+    run = secrets.token_hex(8)
+    status = 500
+    with contextlib.suppress(Cut):  # how some of them refuse it
+        async with (
+            asyncio.timeout(5),
+            ask(special, "GET", f"/broken-head?run={run}", headers=BROWSERS_AND_SCRIPTS[client]) as got,
+        ):
+            status = got.status
+
+    if status == 200:  # others mend it
+        await fetch(special, "DELETE", f"/broken-head{got.headers['content-location']}")
+    else:
+        assert status == 500
+    await until(lambda: runs_of(special, f"{run} ended"), 1)
 
 
 @pytest.mark.parametrize("special", ["uvicorn", "uvicorn-h11", "hypercorn", "daphne", "granian"], indirect=True)
