@@ -15,11 +15,16 @@ SLOTS = 16_384
 
 
 class RedisCluster:
-    """A cluster of ``count`` masters, each with its share of the slots."""
+    """A cluster of ``count`` masters, each with its share of the slots. ``patience``: milliseconds after which a node
+    that does not answer is taken for dead by the others; on a machine that is busy it may be but late."""
 
-    def __init__(self, path: Path, count: int = 3) -> None:
+    def __init__(self, path: Path, count: int = 3, *, patience: int = 1000) -> None:
         self._stack = ExitStack()
-        options = {"cluster_enabled": "yes", "cluster_node_timeout": "1000", "cluster_require_full_coverage": "no"}
+        options = {
+            "cluster_enabled": "yes",
+            "cluster_node_timeout": str(patience),
+            "cluster_require_full_coverage": "no",
+        }
         self.nodes = [RedisServer(path, port=free_port(10_000), **options) for _ in range(count)]
 
     def __enter__(self) -> RedisCluster:

@@ -74,7 +74,7 @@ def redis(request: pytest.FixtureRequest) -> Iterator[str]:
     if request.param == "sqlite":
         yield ""
     elif request.param == "cluster":
-        with RedisCluster(binaries()[newest()]) as cluster:
+        with RedisCluster(binaries()[newest()], patience=10_000) as cluster:
             yield cluster.url
     else:
         with RedisServer() as server:

@@ -65,7 +65,8 @@ async def insist(attempt: Callable[[], Awaitable[T]]) -> T:
 
 
 async def run(chance: random.Random, fleet: list[Worker]) -> None:
-    log = await insist(chance.choice(fleet).begin)
+    own = chance.choice(fleet)
+    log = await insist(own.begin)
     sent: list[bytes] = []
     stops = chance.random() < 0.5
     producer = asyncio.ensure_future(produce(chance, log, sent, endless=stops))
@@ -75,7 +76,8 @@ async def run(chance: random.Random, fleet: list[Worker]) -> None:
         assert await insist(lambda: chance.choice(fleet).store.stop(log.stream)) is True
     await producer
     ends = [await reader for reader in readers]
-    found = await insist(lambda: chance.choice(fleet).store.open(log.stream))
+    others = [worker for worker in fleet if worker is not own]  # which know of it what was written, and no more
+    found = await insist(lambda: chance.choice(others).store.open(log.stream))
     assert found is not None
     assert not isinstance(found, Tombstone)
     for seen, outcome in ends:
