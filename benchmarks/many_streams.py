@@ -23,15 +23,13 @@ STARTS = 4
 
 
 async def run(settings: Settings) -> list[Figure]:
-    starts = settings.pick(STARTS, 1)
-    rounds = -(-settings.rounds_of(16) // starts)
+    starts, rounds = settings.starts_of(STARTS, 16)
     loop = settings.loops[0]
     loads = [Load(streams, rate, target, loop) for streams, rate, target in LOADS]
     for _ in range(starts):
         with serving(loop, (*VARIANTS, FLOOR)) as servers:
             for load in loads:
-                for variant, values in (await in_turn(servers, rounds, load.visit, warm=False)).items():
-                    load.figure.values.setdefault(variant, []).extend(values)
+                load.figure.add(await in_turn(servers, rounds, load.visit, warm=False))
     return [load.figured() for load in loads]
 
 
@@ -46,24 +44,34 @@ class Load:
         self.figure = Figure(label, "µs an event", targets={BARE: target} if target else {})
 
     async def visit(self, server: ServerProcess) -> float:
-        """µs of CPU an event, measured while all streams are under way."""
-        count = self._rate * (SECONDS + 2)  # enough for that, however slowly they begin
-        clients = await open_streams(server.port, f"/paced?count={count}&rate={self._rate}", self._streams)
-        clock = asyncio.get_running_loop()
-        await asyncio.sleep(0.5)
-        events, cpu, began = sum(client.events for client in clients), server.cpu(), clock.time()
-        await asyncio.sleep(SECONDS)
-        events, cpu = sum(client.events for client in clients) - events, server.cpu() - cpu
-        self._delivered.setdefault(server.variant, []).append(events / (clock.time() - began))
-        await asyncio.wait_for(asyncio.gather(*(client.ended for client in clients)), PATIENCE)
-        for client in clients:
-            client.close()
-        if any(client.events != count for client in clients):
-            raise Lost("a stream is not whole")
-        return cpu / events * 1e6
+        """µs of CPU an event."""
+        cost, delivered = await paced(server, self._streams, self._rate, SECONDS)
+        self._delivered.setdefault(server.variant, []).append(delivered)
+        return cost
 
     def figured(self) -> Figure:
         """What came of all visits."""
         rates = ", ".join(f"{variant} {max(each):,.0f}" for variant, each in self._delivered.items())
         self.figure.note = f"delivered a second, of {self._streams * self._rate:,}: {rates}"
         return self.figure
+
+
+async def paced(server: ServerProcess, streams: int, rate: int, seconds: int) -> tuple[float, float]:
+    """µs of CPU an event, and events delivered a second, measured while all of so many streams are under way.
+
+    :raises Lost: a stream was not whole.
+    """
+    count = rate * (seconds + 3)  # enough for that, however slowly they begin
+    clients = await open_streams(server.port, f"/paced?count={count}&rate={rate}", streams)
+    clock = asyncio.get_running_loop()
+    await asyncio.sleep(0.5)
+    events, cpu, began = sum(client.events for client in clients), server.cpu(), clock.time()
+    await asyncio.sleep(seconds)
+    events, cpu = sum(client.events for client in clients) - events, server.cpu() - cpu
+    delivered = events / (clock.time() - began)
+    await asyncio.wait_for(asyncio.gather(*(client.ended for client in clients)), PATIENCE)
+    for client in clients:
+        client.close()
+    if any(client.events != count for client in clients):
+        raise Lost("a stream is not whole")
+    return cpu / events * 1e6, delivered

@@ -29,6 +29,11 @@ class Settings:
     def rounds_of(self, full: int) -> int:
         return self.rounds or self.pick(full, 2)
 
+    def starts_of(self, starts: int, rounds: int) -> tuple[int, int]:
+        """How often to start the servers anew, and how many of the rounds each start gets."""
+        starts = self.pick(starts, 1)
+        return starts, -(-self.rounds_of(rounds) // starts)
+
 
 @dataclass
 class Figure:
@@ -43,6 +48,11 @@ class Figure:
     note: str = ""
     base: str = BARE
     bounds: dict[str, float] = field(default_factory=dict)
+
+    def add(self, values: dict[str, list[float]]) -> None:
+        """Take in more rounds."""
+        for variant, more in values.items():
+            self.values.setdefault(variant, []).extend(more)
 
     def median(self, variant: str) -> float:
         return statistics.median(self.values[variant])

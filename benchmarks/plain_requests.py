@@ -20,12 +20,12 @@ ACCEPTS: dict[str, dict[str, float]] = {"*/*": {BARE: 1.05}, "text/event-stream"
 
 
 async def run(settings: Settings) -> list[Figure]:
-    each, starts = settings.pick(150, 50), settings.pick(STARTS, 1)
-    rounds = -(-settings.rounds_of(96) // starts)
+    each = settings.pick(150, 50)
+    starts, rounds = settings.starts_of(STARTS, 96)
     figures: list[Figure] = []
     for loop in settings.loops:
         made = [
-            Figure(f"Accept: {accept}, {loop}", "µs a request", {BARE: [], OURS: []}, dict(targets))
+            Figure(f"Accept: {accept}, {loop}", "µs a request", targets=dict(targets))
             for accept, targets in ACCEPTS.items()
         ]
         for _ in range(starts):
@@ -37,7 +37,6 @@ async def run(settings: Settings) -> list[Figure]:
                         await make_requests(server.port, "/plain", connections=CONNECTIONS, each=each, accept=accept)
                         return (server.cpu() - before) / (CONNECTIONS * each) * 1e6
 
-                    for variant, values in (await in_turn(servers, rounds, visit)).items():
-                        figure.values[variant] += values
+                    figure.add(await in_turn(servers, rounds, visit))
         figures += made
     return figures

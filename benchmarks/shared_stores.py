@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from tests.redis_server import RedisServer
 
 from .load import HOST, PATIENCE, Lost, StreamClient, open_streams, request
+from .many_streams import paced
 from .measure import OURS, Figure, Settings, in_turn
 from .servers import ServerProcess
 
@@ -53,18 +54,8 @@ async def cost(settings: Settings, loop: str, stores: dict[str, str]) -> Figure:
         servers = {name: stack.enter_context(ServerProcess(OURS, loop, store)) for name, store in stores.items()}
 
         async def visit(server: ServerProcess) -> float:
-            count = RATE * (seconds + 3)
-            clients = await open_streams(server.port, f"/paced?count={count}&rate={RATE}", STREAMS)
-            await asyncio.sleep(0.5)
-            events, cpu = sum(client.events for client in clients), server.cpu()
-            await asyncio.sleep(seconds)
-            events, cpu = sum(client.events for client in clients) - events, server.cpu() - cpu
-            await asyncio.wait_for(asyncio.gather(*(client.ended for client in clients)), PATIENCE)
-            for client in clients:
-                client.close()
-            if any(client.events != count for client in clients):
-                raise Lost("a stream is not whole")
-            return cpu / events * 1e6
+            cost, _ = await paced(server, STREAMS, RATE, seconds)
+            return cost
 
         values = await in_turn(servers, settings.rounds_of(4), visit, warm=False)
     label = f"{STREAMS:,} streams, {RATE} events/s each, {loop}"

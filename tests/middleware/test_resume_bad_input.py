@@ -477,12 +477,12 @@ async def test_a_head_that_is_none_fails_the_app_and_leaves_nothing_running(head
         assert begun.done()
 
 
-def particular(site: Site, error: Exception) -> None:
-    """Have the server raise ``error`` at a head that says ``x-a: refused``."""
+def particular(site: Site, refuses: Callable[[Any], bool], error: Exception) -> None:
+    """Have the server raise ``error`` at each message that it ``refuses``."""
 
     def around(scope: Scope, receive: Receive, send: Send) -> Any:
         async def strict(message: Any) -> None:
-            if message["type"] == "http.response.start" and (b"x-a", b"refused") in message["headers"]:
+            if refuses(message):
                 raise error
             await send(message)
 
@@ -491,13 +491,17 @@ def particular(site: Site, error: Exception) -> None:
     site.app = around
 
 
+def is_broken(message: Any) -> bool:
+    return message["type"] == "http.response.start" and (b"x-a", b"refused") in message["headers"]
+
+
 BROKEN: dict[str, Any] = {"type": "http.response.start", "status": 200, "headers": [*SSE, (b"x-a", b"refused")]}
 
 
 @LIKE_OR_NOT
 async def test_a_head_that_the_server_refuses_fails_the_app_and_is_told_to_the_server(headers: dict[str, str]) -> None:
     async with Site(linger=None) as site:
-        particular(site, RuntimeError("Invalid HTTP header value."))
+        particular(site, is_broken, RuntimeError("Invalid HTTP header value."))
         first = site.connect(headers=headers)
         run = await site.run()
         run.begin(BROKEN)
@@ -515,7 +519,7 @@ async def test_a_head_that_the_server_refuses_a_later_reader_is_that_readers_los
         run = await site.run()
         await run.put(BROKEN, body(b"data: 1\n\n"))
         await first.event()
-        particular(site, RuntimeError("Invalid HTTP header value."))
+        particular(site, is_broken, RuntimeError("Invalid HTTP header value."))
         again = site.connect(cursor=first.at(1))
         await until(lambda: again.returned)
         assert isinstance(again.exception, RuntimeError)
@@ -525,7 +529,7 @@ async def test_a_head_that_the_server_refuses_a_later_reader_is_that_readers_los
 
 async def test_a_server_that_says_at_the_head_that_the_client_has_left_takes_nothing_from_the_stream() -> None:
     async with Site() as site:
-        particular(site, ConnectionResetError())
+        particular(site, is_broken, ConnectionResetError())
         first = site.connect()
         run = await site.run()
         await run.put(BROKEN, body(b"data: 1\n\n"))
@@ -564,16 +568,7 @@ async def test_a_message_of_unknown_type_in_mid_stream_goes_to_the_server() -> N
 
 async def test_a_message_that_the_server_refuses_in_mid_stream_fails_the_app_alone() -> None:
     async with Site() as site:
-
-        def around(scope: Scope, receive: Receive, send: Send) -> Any:
-            async def strict(message: Any) -> None:
-                if message["type"].startswith("x."):
-                    raise RuntimeError("unexpected ASGI message")
-                await send(message)
-
-            return site.resume(scope, receive, strict)
-
-        site.app = around
+        particular(site, lambda message: message["type"].startswith("x."), RuntimeError("unexpected ASGI message"))
         first, _ = await site.started("1")
         error = await raises_in_the_app(site, {"type": "x.unknown"})
         assert isinstance(error, RuntimeError)
