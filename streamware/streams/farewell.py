@@ -6,7 +6,7 @@ Rules:
    ``PATIENCE`` seconds, in the middle of one, which parsers drop.
 2. What is said last is the ``Ending``'s. A response that nothing can be put into (encoded) is cut, where the server
    cuts; else it is left where the ``Ending`` spares it, and else ended before its encoding is complete.
-3. The app is told as by a client that leaves.
+3. The app is told as by a client that leaves, once the last words are through: one that ends earlier cuts them off.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Farewell:
     """The end of one response, for the reason of ``ending``. ``retry``: milliseconds after which an EventSource is to
     come back. ``said``: it is over."""
 
-    __slots__ = ("_ending", "_forward", "_lookout", "_pulse", "_retry", "_waiter", "said")
+    __slots__ = ("_ending", "_forward", "_lookout", "_over", "_pulse", "_retry", "_waiter", "said")
 
     def __init__(self, lookout: Lookout, pulse: ResponsePulse, ending: Ending, retry: int) -> None:
         self._lookout = lookout
@@ -43,6 +43,7 @@ class Farewell:
         self._retry = retry
         self._forward = pulse.forward  # before it is stopped: what the next message of the app needs
         self._waiter: asyncio.Future[None] | None = None
+        self._over = asyncio.Event()
         self.said = False
 
     async def say(self) -> bool:
@@ -60,8 +61,7 @@ class Farewell:
             async with asyncio.timeout(PATIENCE):
                 await pulse.turn()
         except TimeoutError:  # its client takes not even a heartbeat
-            self.said = True
-            lookout.tell()
+            self._tell()
             return True
         for _ in range(2):  # a message of the app that waited for the same heartbeat goes first
             await asyncio.sleep(0)
@@ -78,20 +78,22 @@ class Farewell:
 
     async def _end_encoded(self) -> bool:
         if cuts_visibly(self._lookout.scope):
-            self.said = True
-            self._lookout.tell()
+            self._tell()
         elif not self._ending.spares:
+            self._pulse.forward = self.send
             await self._end(b"")
         return self.said
 
     async def send(self, message: Message) -> None:
         """The app's ``send`` while its response is about to be ended."""
         if self.said:
-            await self._lookout.send_late(message)
+            await self._over.wait()
+            await (self._lookout.send_late if self._lookout.told else self._forward)(message)
             return
         await self._forward(message)
         if message["type"] == "http.response.body" and not message.get("more_body", False):
             self.said = True  # the app has ended it itself
+            self._over.set()
         elif self._is_between:
             await self._end(self._last_words())
         if self.said and self._waiter is not None and not self._waiter.done():
@@ -104,10 +106,14 @@ class Farewell:
     async def _give_up(self) -> None:
         """The app did not come to the end of its event, or its client does not read."""
         if self._pulse.sending or cuts_visibly(self._lookout.scope):
-            self.said = True
-            self._lookout.tell()
+            self._tell()
         else:
             await self._end(b"")
+
+    def _tell(self) -> None:
+        self.said = True
+        self._lookout.tell()
+        self._over.set()
 
     async def _end(self, last_words: bytes) -> None:
         if self.said:
@@ -120,7 +126,7 @@ class Farewell:
         except Exception:  # the client has left, or takes nothing
             logger.debug("a response could not be ended", exc_info=True)
         finally:
-            self._lookout.tell()
+            self._tell()
 
     def _last_words(self) -> bytes:
         lines = isinstance(self._pulse.boundary, LineBoundary)

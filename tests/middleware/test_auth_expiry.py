@@ -235,6 +235,24 @@ async def test_an_encoded_response_without_a_log_is_ended_before_its_encoding_is
         assert connection.complete is (server == "daphne")
 
 
+@pytest.mark.parametrize("composed", [way for way in WAYS if way != "packed"])
+async def test_an_app_that_goes_on_sending_while_its_encoded_response_is_ended_is_told(composed: str) -> None:
+    async with Worker(way=composed) as worker:
+        connection = worker.connect(worker.desk.issue(), headers=KINDS["unlogged"], server="daphne")
+        run = await worker.stage.run()
+        await run.put(start([(b"content-type", b"text/event-stream"), (b"content-encoding", b"br")]), body(b"\x01\x02"))
+        connection.stall()
+        await worker.clock.advance(LIFE)
+        await settle()
+        late = run.begin(body(b"\x03"))
+        await settle()
+        connection.unstall()
+        assert isinstance(await asyncio.wait_for(late, 5), OSError)
+        await connection.finished()
+        assert b"".join(connection.chunks) == b"\x01\x02"
+        assert connection.complete
+
+
 @pytest.mark.parametrize("given", [
     [(b"content-type", b"text/plain")],
     [(b"content-type", b"text/event-stream"), (b"content-length", b"100")],

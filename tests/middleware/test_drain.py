@@ -9,7 +9,7 @@ import pytest
 
 from streamware import MemoryStore
 from streamware.streams.drain import Phase
-from streamware.testing import FakeClock, settle
+from streamware.testing import FakeClock, MessageOrderError, settle
 from tests.middleware.drain_site import DEADLINE, GRACE, KINDS, RETRY, WAYS, Place, SharedStore
 from tests.middleware.resume_site import EVENTSOURCE, READER, SSE, body, plain, start
 
@@ -317,6 +317,45 @@ async def test_an_app_that_does_nothing_but_send_is_told_by_that(way: str, spec_
         assert isinstance(late, OSError)
         assert connection.exception is None
         assert connection.complete
+
+
+async def test_what_the_app_says_while_the_last_words_are_on_their_way_waits_for_them(way: str) -> None:
+    async with Place(way=way) as place:
+        connection, run = await place.started("a", headers=KINDS["unlogged"])
+        place.drain.drain()
+        await place.clock.advance(DEADLINE - 1)
+        connection.stall()
+        await place.clock.advance(1)
+        await settle()
+        late = run.begin(body(b"data: late\n\n"))
+        await settle()
+        assert not connection.returned  # which would have the server cut them off
+        connection.unstall()
+        assert isinstance(await asyncio.wait_for(late, 5), OSError)
+        await connection.finished()
+
+        assert connection.complete
+        assert connection.exception is None
+        assert b"event: error\n" in connection.body
+        assert b"late" not in connection.body
+
+
+async def test_what_an_app_says_after_its_own_end_is_the_servers_to_judge(way: str) -> None:
+    async with Place(way=way) as place:
+        connection, run = await place.started("a", headers=KINDS["unlogged"])
+        await run.put(body(b"data: b"))
+        place.drain.drain()
+        await place.clock.advance(DEADLINE)
+        await run.put(body(b"b\n\n", False))
+        late = await run.begin(body(b"data: late\n\n"))
+        with pytest.raises(MessageOrderError):
+            await connection.finished()
+        connection.violations.clear()  # the app's own, passed on as it came
+        place.connections.remove(connection)
+
+        assert isinstance(late, MessageOrderError)
+        assert connection.complete
+        assert connection.body.endswith(b"data: bb\n\n")
 
 
 async def test_a_client_that_does_not_read_is_not_waited_for(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
