@@ -168,7 +168,9 @@ class MemoryLog:
                 self._hand_back(event, begun=taken is not None)
         elif self._waiting:
             self._wake()
-        return written < self._look_at or self._look()
+        if written < self._look_at:
+            return True
+        return self._look()
 
     def aside(self, data: bytes) -> None:
         for place in self._places:

@@ -39,7 +39,7 @@ class EventWriter:
         self, stream: str, *, lines: bool, max_event_bytes: int, replace_ids: bool, retry: float, observer: Observer
     ) -> None:
         self.seq = 0
-        self._prefix = b"id: %b." % stream.encode()
+        self._prefix = b"\nid: %b." % stream.encode()  # of a number, behind the last character of an event
         self._lines = lines
         self._max_event_bytes = max_event_bytes
         self._blocks = None if lines else sse.EventFramer(max_event_bytes)
@@ -80,18 +80,18 @@ class EventWriter:
     def write(self, log: ProducerLog, body: bytes) -> bool | None:
         """The fast path: log ``body`` if it is one whole event of one line, as most are, behind others. As ``append``;
         None, and nothing done, where it is anything else."""
-        end = body.find(10)  # the search for one byte is the cheap one
+        line, _, rest = body.partition(b"\n")
         if (
             not self._fast
-            or end != len(body) - 2
-            or body[-1] != 10
-            or body[0] != 100  # "d": of one line, only a data field makes an event
-            or 13 in body
-            or end >= self._max_event_bytes
+            or rest != b"\n"
+            or not line
+            or line[0] != 100  # "d": of one line, only a data field makes an event
+            or 13 in line
+            or len(line) >= self._max_event_bytes
         ):
             return None
         self.seq = seq = self.seq + 1
-        return log.append(b"%.*b%b%d\n\n" % (end + 1, body, self._prefix, seq))  # no copy but the one that is kept
+        return log.append(b"%b%b%d\n\n" % (line, self._prefix, seq))
 
     def append(self, log: ProducerLog, block: bytes) -> bool:
         """Number one block and log it. False where the app has to wait for room.
@@ -121,8 +121,8 @@ class EventWriter:
             self._fast = self._blocks is not None and self._blocks.ready
             block = sse.with_retry(block, jittered_milliseconds(self._retry))
         if block[-2:] == b"\r\n" or block[-1:] == b"\r":
-            return log.append(sse.with_id(block, b"%b%d" % (self._prefix[len(b"id: ") :], seq)))
-        return log.append(b"%b%b%d\n\n" % (block, self._prefix, seq))
+            return log.append(sse.with_id(block, b"%b%d" % (self._prefix[len(b"\nid: ") :], seq)))
+        return log.append(b"%.*b%b%d\n\n" % (len(block) - 1, block, self._prefix, seq))
 
     async def pass_piece(self, log: ProducerLog, piece: sse.Piece) -> None:
         """A part of an event too large to keep: to the readers that are here, behind its last part the id."""
@@ -132,7 +132,7 @@ class EventWriter:
             self._observer.count("resume.oversize_event")
             if not self._lines:
                 end = sse.line_end(data)
-                data += self._prefix + b"%d" % self.seq + end + end
+                data += self._prefix[1:] + b"%d" % self.seq + end + end
         await log.pass_by(data, piece.last)
 
     async def finish(self, log: ProducerLog) -> None:
