@@ -263,11 +263,10 @@ class LocalLog(MemoryLog):
         writer = self._writer
         return self.backlog >= writer.backlog_per_log or writer.clogged or super()._too_far_ahead()
 
-    def _plan_look(self) -> None:
-        super()._plan_look()
-        self._look_at = min(self._look_at, self._stored_bytes + self._writer.backlog_per_log)
+    def _next_look(self, written: int) -> int:
         if self._writer.clogged:
-            self._look_at = 0
+            return 0
+        return min(super()._next_look(written), self._stored_bytes + self._writer.backlog_per_log)
 
     def _may_go(self) -> int:
         return min(self._sent, self.stored)

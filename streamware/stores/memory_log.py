@@ -43,6 +43,7 @@ class MemoryLog:
         "_foremost",
         "_holes",
         "_idle",
+        "_left",
         "_look_at",
         "_max_events",
         "_outcome",
@@ -54,7 +55,6 @@ class MemoryLog:
         "_trimmed",
         "_waiting",
         "_window",
-        "_written",
         "capacity",
         "head",
         "max_bytes",
@@ -90,9 +90,10 @@ class MemoryLog:
         self._events: list[bytes | None] = []  # None: an event that was too large to keep
         self._holes = 0
         self._base = 0  # the seq before that of _events[0]
-        self._written = 0  # bytes ever appended
-        self._trimmed = 0  # bytes of them that are no longer in _events
-        self._look_at = 0  # until so many are written, no bound can have been reached
+        self._trimmed = 0  # bytes that were appended and are no longer in _events
+        # Until so many are written, no bound can have been reached; what is left until then is all that is counted at
+        # each event, for with many streams whatever an event touches is in no cache.
+        self._look_at = self._left = 0
         self._sent = 0  # the highest seq that was sent to some reader
         self._foremost = 0  # bytes that the foremost reader connected now has been sent
         self._places: list[MemoryReader] = []
@@ -160,7 +161,7 @@ class MemoryLog:
         if self._outcome is not None:
             return False
         self._events.append(event)
-        written = self._written = self._written + len(event)
+        left = self._left = self._left - len(event)
         sink = self._sink
         if sink is not None:
             taken = sink.give(event)
@@ -168,7 +169,7 @@ class MemoryLog:
                 self._hand_back(event, begun=taken is not None)
         elif self._waiting:
             self._wake()
-        if written < self._look_at:
+        if left > 0:
             return True
         return self._look()
 
@@ -234,6 +235,11 @@ class MemoryLog:
 
     # -- within
 
+    @property
+    def _written(self) -> int:
+        """Bytes ever appended."""
+        return self._look_at - self._left
+
     def _place(self, after: int) -> MemoryReader:
         return MemoryReader(self, after, self._written_up_to(after))
 
@@ -287,9 +293,15 @@ class MemoryLog:
         return room
 
     def _plan_look(self) -> None:
+        written = self._written
+        self._look_at = self._next_look(written)
+        self._left = self._look_at - written
+
+    def _next_look(self, written: int) -> int:
+        """What ``written`` will be when a bound may be reached next."""
         # An event has a byte at least, so that the bound on their number is met by counting bytes too.
-        soonest = min(self._trimmed + self.capacity, self._written + self._max_events - len(self._events)) + 1
-        self._look_at = min(soonest, self._foremost + self._window) if self.readers else soonest
+        soonest = min(self._trimmed + self.capacity, written + self._max_events - len(self._events)) + 1
+        return min(soonest, self._foremost + self._window) if self.readers else soonest
 
     def _over_capacity(self) -> bool:
         return (self.size > self.capacity or len(self._events) > self._max_events) and not self._make_room()

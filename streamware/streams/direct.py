@@ -16,8 +16,8 @@ up. Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator
-from typing import Any, cast
+from collections.abc import Coroutine, Generator
+from typing import Any, Protocol, cast
 
 from ..types import Message, Send
 from .lookout import Lookout
@@ -31,17 +31,23 @@ CREDIT = 64  # what a stream that begins to send many a tick may send singly, on
 SENT = object()
 
 
-def shortcut(send: Send) -> tuple[Send, ResponsePulse | None] | None:
-    """The server's own ``send`` at the end of ``send``, where it may be begun in one task and ended in another, and the
-    pulse on the way to it; None where anything else is on the way."""
+class Sends(Protocol):
+    """The server's side of one connection."""
+
+    def send(self, message: Message) -> Coroutine[object, None, None]: ...
+
+
+def shortcut(send: Send) -> tuple[Sends, ResponsePulse | None] | None:
+    """Whose the server's own ``send`` at the end of ``send`` is, where it may be begun in one task and ended in
+    another, and the pulse on the way to it; None where anything else is on the way."""
     owner = getattr(send, "__self__", None)
     pulse = None
     if isinstance(owner, Lookout):
         send, pulse = owner.inner_send, owner.pulse
         owner = getattr(send, "__self__", None)
-    if owner is None or not type(owner).__module__.startswith(_SERVERS):
+    if owner is None or not type(owner).__module__.startswith(_SERVERS) or getattr(owner, "send", None) != send:
         return None
-    return send, pulse
+    return cast("Sends", owner), pulse
 
 
 class Ticks:
@@ -76,10 +82,10 @@ class DirectSend:
     is not between two events, nothing goes this way.
     """
 
-    __slots__ = ("_begin", "_credit", "_now", "_pulse", "_streak", "_tick", "_ticks", "error", "held", "last", "rest")
+    __slots__ = ("_credit", "_now", "_pulse", "_server", "_streak", "_tick", "_ticks", "error", "held", "last", "rest")
 
-    def __init__(self, send: Send, pulse: ResponsePulse | None, ticks: Ticks) -> None:
-        self._begin = cast("Callable[[Message], Coroutine[object, None, None]]", send)  # ``shortcut`` has looked
+    def __init__(self, server: Sends, pulse: ResponsePulse | None, ticks: Ticks) -> None:
+        self._server = server
         self._pulse = pulse
         self._now = None if pulse is None else pulse.now
         self._ticks = ticks
@@ -107,10 +113,10 @@ class DirectSend:
             self._credit -= 1
         elif not self._is_new_tick():
             return None
-        now, begin = self._now, self._begin  # a slot's value is called faster from a local
+        now = self._now  # a slot's value is called faster from a local
         if now is not None:
             self.last = now()
-        steps = begin({"type": "http.response.body", "body": event, "more_body": True})
+        steps = self._server.send({"type": "http.response.body", "body": event, "more_body": True})
         try:
             first = next(steps.__await__(), SENT)  # no exception where it ends in this step, as it does
         except BaseException as error:

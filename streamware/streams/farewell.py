@@ -32,7 +32,7 @@ PATIENCE = 2.0
 
 class Farewell:
     """The end of one response, for the reason of ``ending``. ``retry``: milliseconds after which an EventSource is to
-    come back. ``said``: it is over."""
+    come back. ``said``: nothing more is to follow, whether it is through (``_over``) or on its way."""
 
     __slots__ = ("_ending", "_forward", "_lookout", "_over", "_pulse", "_retry", "_waiter", "said")
 

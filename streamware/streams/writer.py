@@ -22,25 +22,33 @@ from ..wire import ndjson, sse
 
 BOM = b"\xef\xbb\xbf"
 
+#: How an event ends, by its number's last two digits: of the first hundred, and of all that follow.
+_FIRST_ENDS = tuple(b"%d\n\n" % number for number in range(100))
+_ENDS = tuple(b"%02d\n\n" % number for number in range(100))
+
 
 class ForeignIds(Exception):
     """The first event has an id of the app's own: the stream is not ours to number."""
 
 
 class EventWriter:
-    """Numbers one stream's events. ``seq`` is that of the newest."""
+    """Numbers one stream's events.
+
+    A number is kept as its ``_hundreds`` and what is ``_over`` them, with the bytes that are the same for a hundred
+    events in ``_before`` and ``_ends``: no event makes a number of its own, or its digits.
+    """
 
     __slots__ = (
-        "_blocks", "_fast", "_framer", "_lines", "_max_event_bytes", "_observer", "_prefix", "_replace_ids", "_retry",
-        "seq",
+        "_before", "_blocks", "_ends", "_fast", "_framer", "_hundreds", "_max_event_bytes", "_observer", "_over",
+        "_replace_ids", "_retry",
     )  # fmt: skip
 
     def __init__(
         self, stream: str, *, lines: bool, max_event_bytes: int, replace_ids: bool, retry: float, observer: Observer
     ) -> None:
-        self.seq = 0
-        self._prefix = b"\nid: %b." % stream.encode()  # of a number, behind the last character of an event
-        self._lines = lines
+        self._before = b"\nid: %b." % stream.encode()  # a number's last two digits, behind an event's last character
+        self._ends = _FIRST_ENDS
+        self._hundreds = self._over = 0
         self._max_event_bytes = max_event_bytes
         self._blocks = None if lines else sse.EventFramer(max_event_bytes)
         self._framer = self._blocks or ndjson.LineFramer(max_event_bytes)
@@ -48,6 +56,23 @@ class EventWriter:
         self._replace_ids = replace_ids
         self._retry = retry
         self._observer = observer
+
+    @property
+    def seq(self) -> int:
+        """The number of the newest event."""
+        return self._hundreds * 100 + self._over
+
+    def _count(self) -> None:
+        """Another event."""
+        self._over += 1
+        if self._over == 100:
+            stem = self._before[: self._before.rindex(b".") + 1]
+            self._hundreds, self._over = self._hundreds + 1, 0
+            self._before, self._ends = b"%b%d" % (stem, self._hundreds), _ENDS
+
+    @property
+    def _lines(self) -> bool:
+        return self._blocks is None
 
     def split(self, body: bytes) -> Sequence[bytes | sse.Piece]:
         """The blocks that ``body`` completes, and pieces of those too large to keep."""
@@ -81,8 +106,10 @@ class EventWriter:
         """The fast path: log ``body`` if it is one whole event of one line, as most are, behind others. As ``append``;
         None, and nothing done, where it is anything else."""
         line, _, rest = body.partition(b"\n")
+        over = self._over + 1
         if (
             not self._fast
+            or over == 100
             or rest != b"\n"
             or not line
             or line[0] != 100  # "d": of one line, only a data field makes an event
@@ -90,8 +117,8 @@ class EventWriter:
             or len(line) >= self._max_event_bytes
         ):
             return None
-        self.seq = seq = self.seq + 1
-        return log.append(b"%b%b%d\n\n" % (line, self._prefix, seq))
+        self._over = over
+        return log.append(b"%b%b%b" % (line, self._before, self._ends[over]))
 
     def append(self, log: ProducerLog, block: bytes) -> bool:
         """Number one block and log it. False where the app has to wait for room.
@@ -99,15 +126,16 @@ class EventWriter:
         :raises ForeignIds: it is the first event and has an id of the app's own.
         """
         if self._lines:
-            self.seq += 1
+            self._count()
             return log.append(block)
-        if block[0] != 100 and (self.seq == 0 or block[:1] == b":"):  # "d": begins with its data, and so is an event
+        first = not self._over and not self._hundreds
+        if block[0] != 100 and (first or block[:1] == b":"):  # "d": begins with its data, and so is an event
             beside = beside_events(block)
-            if beside is not None and (self.seq == 0 or sse.is_comment(block)):
+            if beside is not None and (first or sse.is_comment(block)):
                 log.aside(beside)
                 return True
         if sse.own_id(block) is not None:
-            if self.seq == 0 and not self._replace_ids:
+            if first and not self._replace_ids:
                 raise ForeignIds
             self._observer.count("resume.app_id_removed", reason="replaced" if self._replace_ids else "late")
             block = sse.without_ids(block)
@@ -116,36 +144,41 @@ class EventWriter:
         if block.startswith(BOM):
             # In mid-stream it is part of a field's name, at the start of one, where a replay may put it, a mark.
             block = b":\n" + block
-        self.seq = seq = self.seq + 1
-        if seq == 1:
+        self._count()
+        if first:
             self._fast = self._blocks is not None and self._blocks.ready
             block = sse.with_retry(block, jittered_milliseconds(self._retry))
         if block[-2:] == b"\r\n" or block[-1:] == b"\r":
-            return log.append(sse.with_id(block, b"%b%d" % (self._prefix[len(b"\nid: ") :], seq)))
-        return log.append(b"%.*b%b%d\n\n" % (len(block) - 1, block, self._prefix, seq))
+            return log.append(sse.with_id(block, self._id_line[len(b"id: ") : -2]))
+        return log.append(b"%.*b%b%b" % (len(block) - 1, block, self._before, self._ends[self._over]))
+
+    @property
+    def _id_line(self) -> bytes:
+        """That of the newest event, and the blank line that ends it."""
+        return self._before[1:] + self._ends[self._over]
 
     async def pass_piece(self, log: ProducerLog, piece: sse.Piece) -> None:
         """A part of an event too large to keep: to the readers that are here, behind its last part the id."""
         data = piece.data
         if piece.last:
-            self.seq += 1
+            self._count()
             self._observer.count("resume.oversize_event")
             if not self._lines:
                 end = sse.line_end(data)
-                data += self._prefix[1:] + b"%d" % self.seq + end + end
+                data += self._id_line[:-2] + end + end
         await log.pass_by(data, piece.last)
 
     async def finish(self, log: ProducerLog) -> None:
         """The body has ended: log what is left of it."""
         in_pieces, rest = self._framer.in_pieces, self._framer.finish()
         if in_pieces:
-            self.seq += 1
+            self._count()
             log.unfinished = not self._lines
             await log.pass_by(rest, True)
         elif not self._lines and sse.is_comment(rest):
             log.aside(rest)
         elif rest.strip(b"\r\n"):
-            self.seq += 1
+            self._count()
             log.unfinished = not self._lines
             log.append(rest)
 

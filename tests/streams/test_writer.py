@@ -100,6 +100,33 @@ async def test_event_and_id_are_one_event_of_the_log() -> None:
     assert (writing.log.last, writing.writer.seq) == (3, 3)
 
 
+WAYS = {
+    "whole": b"data: x\n\n",
+    "of two lines": b"event: a\ndata: x\n\n",
+    "with carriage returns": b"data: x\r\n\r\n",
+    "with an id": b"data: x\nid: own\n\n",
+}
+
+
+@given(st.lists(st.tuples(st.sampled_from(sorted(WAYS)), st.integers(1, 99)), min_size=4, max_size=12), st.booleans())
+def test_every_event_has_the_number_after_the_last_whichever_way_it_comes(
+    runs: list[tuple[str, int]], oversize: bool
+) -> None:
+    bodies = [b"data: x\n\n" * 98, *(WAYS[way] for way, times in runs for _ in range(times))]
+    if oversize:
+        bodies.insert(1, b"data: " + b"x" * 2000 + b"\n\n")
+
+    async def write() -> tuple[Writing, bytes]:
+        writing = await Writing(replace_ids=True).open()
+        return writing, await writing.wire(*bodies)
+
+    writing, wire = asyncio.run(write())
+    ids = re.findall(rb"^id: .*?(\d+)\r?$", wire, re.MULTILINE)
+    count = 98 + oversize + sum(times for _, times in runs)
+    assert ids == [b"%d" % seq for seq in range(1, count + 1)]
+    assert (writing.log.last, writing.writer.seq) == (count, count)
+
+
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
 async def test_each_block_keeps_its_own_line_end(end: bytes) -> None:
     body = end.join([b"data: 1", b"", b"data: 2", b"", b""])
