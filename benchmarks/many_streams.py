@@ -3,57 +3,88 @@
 Every event is another stream's than the one before, so that what belongs to a stream is no longer in the processor's
 caches when its turn comes: each object that an event touches costs more than with one stream alone. ``numbered`` shows
 how much of that is the price of keeping events at all.
+
+What an event costs depends on what else the machine does, and that changes within seconds, by more than what is to be
+seen. So the streams of all servers are open at once, and active in turns of a fifth of a second: one server works while
+the others are silent, and is compared with what the others took in the same round. Single rounds are far apart, their
+medians are not.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 
-from .load import PATIENCE, Lost, open_streams
-from .measure import BARE, Figure, Settings, in_turn, serving
-from .servers import FLOOR, VARIANTS, ServerProcess
+from .load import PATIENCE, Lost, StreamClient, open_streams
+from .measure import BARE, Figure, Settings, serving
+from .servers import FLOOR, TURN, VARIANTS, ServerProcess, turn_at, until_turn
 
 TITLE = "CPU per event, many live streams"
 #: Streams, events a second of each, and what the ratio to the bare app is to be at most.
 LOADS = ((500, 20, 1.2), (1000, 50, None))
-#: How long a visit is measured.
-SECONDS = 2
 #: As with plain requests (``plain_requests.py``), a server that is started anew is another one, by some percent.
-STARTS = 4
+STARTS = 6
+#: Seconds at a turn's beginning and end that are not measured: other streams end, or begin.
+MARGIN = 0.03
 
 
 async def run(settings: Settings) -> list[Figure]:
-    starts, rounds = settings.starts_of(STARTS, 16)
+    starts, rounds = settings.starts_of(STARTS, 240)
     loop = settings.loops[0]
-    loads = [Load(streams, rate, target, loop) for streams, rate, target in LOADS]
-    for _ in range(starts):
-        with serving(loop, (*VARIANTS, FLOOR)) as servers:
-            for load in loads:
-                load.figure.add(await in_turn(servers, rounds, load.visit, warm=False))
-    return [load.figured() for load in loads]
-
-
-class Load:
-    """So many streams at such a rate, and what was measured of them."""
-
-    def __init__(self, streams: int, rate: int, target: float | None, loop: str) -> None:
-        self._streams = streams
-        self._rate = rate
-        self._delivered: dict[str, list[float]] = {}
+    figures: list[Figure] = []
+    for streams, rate, target in LOADS:
         label = f"{streams:,} streams, {rate} events/s each, {loop}"
-        self.figure = Figure(label, "µs an event", targets={BARE: target} if target else {})
+        figure = Figure(label, "µs an event", targets={BARE: target} if target else {})
+        delivered: dict[str, list[float]] = {}
+        for _ in range(starts):
+            with serving(loop, (*VARIANTS, FLOOR)) as servers:
+                figure.add(await in_turns(servers, streams, rate, rounds, delivered))
+        rates = ", ".join(f"{variant} {max(each):,.0f}" for variant, each in delivered.items())
+        figure.note = f"delivered a second, of {streams * rate:,}: {rates}"
+        figures.append(figure)
+    return figures
 
-    async def visit(self, server: ServerProcess) -> float:
-        """µs of CPU an event."""
-        cost, delivered = await paced(server, self._streams, self._rate, SECONDS)
-        self._delivered.setdefault(server.variant, []).append(delivered)
-        return cost
 
-    def figured(self) -> Figure:
-        """What came of all visits."""
-        rates = ", ".join(f"{variant} {max(each):,.0f}" for variant, each in self._delivered.items())
-        self.figure.note = f"delivered a second, of {self._streams * self._rate:,}: {rates}"
-        return self.figure
+async def in_turns(
+    servers: dict[str, ServerProcess], streams: int, rate: int, rounds: int, delivered: dict[str, list[float]]
+) -> dict[str, list[float]]:
+    """µs of CPU an event, by variant and round; into ``delivered``, events a second.
+
+    :raises Lost: a stream was not whole.
+    """
+    count = int(rate * TURN * (rounds + 1))
+    clients: dict[str, list[StreamClient]] = {}
+    for turn, (variant, server) in enumerate(servers.items()):
+        clients[variant] = await open_streams(
+            server.port, f"/turns?count={count}&rate={rate}&turn={turn}&of={len(servers)}", streams
+        )
+    values: dict[str, list[float]] = {variant: [] for variant in servers}
+    for _ in range(rounds):
+        for turn, (variant, server) in enumerate(servers.items()):
+            await amid(turn, len(servers))
+            events, cpu, began = events_of(clients[variant]), server.cpu(), time.monotonic()
+            await asyncio.sleep(TURN - MARGIN - began % TURN)
+            events, cpu = events_of(clients[variant]) - events, server.cpu() - cpu
+            values[variant].append(cpu / events * 1e6)
+            delivered.setdefault(variant, []).append(events / (time.monotonic() - began))
+    everybody = [client for each in clients.values() for client in each]
+    await asyncio.wait_for(asyncio.gather(*(client.ended for client in everybody)), PATIENCE)
+    for client in everybody:
+        client.close()
+    if any(client.events != count for client in everybody):
+        raise Lost("a stream is not whole")
+    return values
+
+
+async def amid(turn: int, of: int) -> None:
+    """Wait for the next turn of a server, and let it begin."""
+    await asyncio.sleep(until_turn(turn, of) + MARGIN)
+    while turn_at() % of != turn:  # overslept
+        await asyncio.sleep(until_turn(turn, of) + MARGIN)
+
+
+def events_of(clients: list[StreamClient]) -> int:
+    return sum(client.events for client in clients)
 
 
 async def paced(server: ServerProcess, streams: int, rate: int, seconds: int) -> tuple[float, float]:

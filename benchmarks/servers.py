@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from random import random
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,6 +28,8 @@ FLOOR = "numbered"
 
 #: What the apps send, over and over: each holds one "{", for the client to count. As an event, 219 bytes.
 PAYLOADS = [f'{{"n":{number:07d},"text":"{"x" * 187}"}}' for number in range(1024)]
+#: Seconds that one server's streams are active while those of the others are silent.
+TURN = 0.2
 #: Where the server and the client run, on machines that have two processors.
 SERVER_CPU, CLIENT_CPU = 0, 1
 
@@ -37,12 +40,24 @@ def pin(cpu: int) -> None:
         os.sched_setaffinity(0, {cpu})
 
 
+def turn_at(later: float = 0.0) -> int:
+    """The number of the turn, the same in all processes of a machine."""
+    return int((time.monotonic() + later) / TURN)
+
+
+def until_turn(turn: int, of: int) -> float:
+    """Seconds until the next that is ``turn`` modulo ``of`` begins."""
+    here = turn_at()
+    return (here + 1 + (turn - here - 1) % of) * TURN - time.monotonic()
+
+
 def build(variant: str, store: str) -> Any:
     """The app of one variant. What a variant does not need is not imported into its process: memory is measured.
     ``store``: the URL of a Redis or the path of a file, for Streamware; none: a ``MemoryStore``.
 
     Its streams: ``/burst`` never gives way, ``/live`` gives way to the loop after each event, ``/paced`` sends ``rate``
-    events a second, ``/timed`` as well, each with the time of its making, ``/idle`` sends one event and then nothing.
+    events a second, ``/timed`` as well, each with the time of its making, ``/turns`` as well, but only in its ``turn``
+    of every ``of``, ``/idle`` sends one event and then nothing.
     """
     from starlette.applications import Starlette
     from starlette.requests import Request
@@ -79,6 +94,11 @@ def build(variant: str, store: str) -> Any:
             yield event(PAYLOADS[number & 1023], number)
             await asyncio.sleep(1 / rate)
 
+    async def turns(count: int, rate: float, turn: int, of: int) -> AsyncIterator[Any]:
+        for number in range(count):
+            yield event(PAYLOADS[number & 1023], number)
+            await asyncio.sleep(1 / rate if turn_at(1 / rate) % of == turn else until_turn(turn, of) + random() / rate)
+
     async def timed(count: int, rate: float) -> AsyncIterator[Any]:
         for number in range(count):
             yield event(f"{time.monotonic_ns():020d}{PAYLOADS[number & 1023][20:]}{{", number)
@@ -92,7 +112,10 @@ def build(variant: str, store: str) -> Any:
 
     async def stream(request: Request) -> Response:
         query = request.query_params
-        return answer(kinds[request.path_params["kind"]](int(query.get("count", 1)), float(query.get("rate", 1))))
+        count, rate = int(query.get("count", 1)), float(query.get("rate", 1))
+        if request.path_params["kind"] == "turns":
+            return answer(turns(count, rate, int(query["turn"]), int(query["of"])))
+        return answer(kinds[request.path_params["kind"]](count, rate))
 
     async def plain(request: Request) -> Response:
         return PlainTextResponse("hello world")
