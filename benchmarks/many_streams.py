@@ -6,14 +6,14 @@ how much of that is the price of keeping events at all.
 
 What an event costs depends on what else the machine does, and that changes within seconds, by more than what is to be
 seen. So the streams of all servers are open at once, and active in turns of a fifth of a second: one server works while
-the others are silent, and is compared with what the others took in the same round. Single rounds are far apart, their
-medians are not.
+the others are silent, and what it took in a round of some turns is compared with what the others took in the same.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
 
 from .load import PATIENCE, Lost, StreamClient, open_streams
 from .measure import BARE, Figure, Settings, serving
@@ -24,12 +24,14 @@ TITLE = "CPU per event, many live streams"
 LOADS = ((500, 20, 1.2), (1000, 50, None))
 #: As with plain requests (``plain_requests.py``), a server that is started anew is another one, by some percent.
 STARTS = 6
+#: Turns of each server in a round.
+TURNS = 5
 #: Seconds at a turn's beginning and end that are not measured: other streams end, or begin.
 MARGIN = 0.03
 
 
 async def run(settings: Settings) -> list[Figure]:
-    starts, rounds = settings.starts_of(STARTS, 240)
+    starts, rounds = settings.starts_of(STARTS, 48)
     loop = settings.loops[0]
     figures: list[Figure] = []
     for streams, rate, target in LOADS:
@@ -52,7 +54,7 @@ async def in_turns(
 
     :raises Lost: a stream was not whole.
     """
-    count = int(rate * TURN * (rounds + 1))
+    count = int(rate * TURN * (rounds * TURNS + 1))
     clients: dict[str, list[StreamClient]] = {}
     for turn, (variant, server) in enumerate(servers.items()):
         clients[variant] = await open_streams(
@@ -60,13 +62,14 @@ async def in_turns(
         )
     values: dict[str, list[float]] = {variant: [] for variant in servers}
     for _ in range(rounds):
-        for turn, (variant, server) in enumerate(servers.items()):
-            await amid(turn, len(servers))
-            events, cpu, began = events_of(clients[variant]), server.cpu(), time.monotonic()
-            await asyncio.sleep(TURN - MARGIN - began % TURN)
-            events, cpu = events_of(clients[variant]) - events, server.cpu() - cpu
-            values[variant].append(cpu / events * 1e6)
-            delivered.setdefault(variant, []).append(events / (time.monotonic() - began))
+        spent = {variant: Spent() for variant in servers}
+        for _ in range(TURNS):
+            for turn, (variant, server) in enumerate(servers.items()):
+                await amid(turn, len(servers))
+                await spent[variant].add_turn(server, clients[variant])
+        for variant, each in spent.items():
+            values[variant].append(each.cpu / each.events * 1e6)
+            delivered.setdefault(variant, []).append(each.events / each.seconds)
     everybody = [client for each in clients.values() for client in each]
     await asyncio.wait_for(asyncio.gather(*(client.ended for client in everybody)), PATIENCE)
     for client in everybody:
@@ -74,6 +77,23 @@ async def in_turns(
     if any(client.events != count for client in everybody):
         raise Lost("a stream is not whole")
     return values
+
+
+@dataclass
+class Spent:
+    """What a round of one server took. ``cpu`` and ``seconds`` in seconds."""
+
+    cpu: float = 0.0
+    events: int = 0
+    seconds: float = 0.0
+
+    async def add_turn(self, server: ServerProcess, clients: list[StreamClient]) -> None:
+        """Measure until shortly before the turn ends."""
+        cpu, events, began = server.cpu(), events_of(clients), time.monotonic()
+        await asyncio.sleep(TURN - MARGIN - began % TURN)
+        self.cpu += server.cpu() - cpu
+        self.events += events_of(clients) - events
+        self.seconds += time.monotonic() - began
 
 
 async def amid(turn: int, of: int) -> None:
