@@ -46,7 +46,7 @@ class EventWriter:
     def __init__(
         self, stream: str, *, lines: bool, max_event_bytes: int, replace_ids: bool, retry: float, observer: Observer
     ) -> None:
-        self._before = b"\nid: %b." % stream.encode()  # a number's last two digits, behind an event's last character
+        self._before = b"\nid: %b." % stream.encode()  # from an event's last character to its number's last two digits
         self._ends = _FIRST_ENDS
         self._hundreds = self._over = 0
         self._max_event_bytes = max_event_bytes
