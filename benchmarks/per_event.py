@@ -13,20 +13,26 @@ TITLE = "CPU per event, one stream"
 TARGETS = {"burst": {BARE: 0.4, PEER: 0.25}, "live": {BARE: 1.3}}
 
 
+#: As with plain requests (``plain_requests.py``), a server that is started anew is another one, by some percent.
+STARTS = 5
+
+
 async def run(settings: Settings) -> list[Figure]:
     count = settings.pick(30_000, 5_000)
-    figures: list[Figure] = []
+    starts, rounds = settings.starts_of(STARTS, 15)
+    figures: dict[str, Figure] = {}
     for loop in settings.loops:
-        with serving(loop) as servers:
-            for kind, targets in TARGETS.items():
-                for awake in (True, False):
+        for _ in range(starts):
+            with serving(loop) as servers:
+                for kind, targets in TARGETS.items():
+                    for awake in (True, False):
 
-                    async def visit(server: ServerProcess, kind: str = kind, awake: bool = awake) -> float:
-                        before = server.cpu()
-                        read_alone(server.port, f"/{kind}?count={count}", count, awake=awake)
-                        return (server.cpu() - before) / count * 1e6
+                        async def visit(server: ServerProcess, kind: str = kind, awake: bool = awake) -> float:
+                            before = server.cpu()
+                            read_alone(server.port, f"/{kind}?count={count}", count, awake=awake)
+                            return (server.cpu() - before) / count * 1e6
 
-                    values = await in_turn(servers, settings.rounds_of(11), visit)
-                    label = f"{kind}, {loop}, client {'awake' if awake else 'waiting'}"
-                    figures.append(Figure(label, "µs an event", values, dict(targets)))
-    return figures
+                        label = f"{kind}, {loop}, client {'awake' if awake else 'waiting'}"
+                        figure = figures.setdefault(label, Figure(label, "µs an event", targets=dict(targets)))
+                        figure.add(await in_turn(servers, rounds, visit))
+    return list(figures.values())
