@@ -12,6 +12,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,7 @@ class Farewell:
     """The end of one response, for the reason of ``ending``. ``retry``: milliseconds after which an EventSource is to
     come back. ``said``: nothing more is to follow, whether it is through (``_over``) or on its way."""
 
-    __slots__ = ("_ending", "_forward", "_lookout", "_over", "_pulse", "_retry", "_waiter", "said")
+    __slots__ = ("_ending", "_forward", "_lookout", "_over", "_pulse", "_retry", "said")
 
     def __init__(self, lookout: Lookout, pulse: ResponsePulse, ending: Ending, retry: int) -> None:
         self._lookout = lookout
@@ -42,7 +43,6 @@ class Farewell:
         self._pulse = pulse
         self._retry = retry
         self._forward = pulse.forward  # before it is stopped: what the next message of the app needs
-        self._waiter: asyncio.Future[None] | None = None
         self._over = asyncio.Event()
         self.said = False
 
@@ -70,8 +70,9 @@ class Farewell:
         if self._is_between:
             await self._end(self._last_words())
             return True
-        self._waiter = asyncio.get_running_loop().create_future()
-        await asyncio.wait([self._waiter], timeout=PATIENCE)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                await self._over.wait()
         if not self.said:
             await self._give_up()
         return True
@@ -96,8 +97,6 @@ class Farewell:
             self._over.set()
         elif self._is_between:
             await self._end(self._last_words())
-        if self.said and self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
     @property
     def _is_between(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from streamware import MemoryStore
 from streamware.streams.drain import Phase
 from streamware.testing import FakeClock, MessageOrderError, settle
 from tests.middleware.drain_site import DEADLINE, GRACE, KINDS, RETRY, WAYS, Place, SharedStore
-from tests.middleware.resume_site import EVENTSOURCE, READER, SSE, body, plain, start
+from tests.middleware.resume_site import EVENTSOURCE, READER, SSE, Run, SiteConnection, body, plain, start
 
 RETRY_LINE = re.compile(rb"retry: (\d+)\n\n\Z")
 LOGGED = ["eventsource", "script"]
@@ -205,12 +206,18 @@ async def test_an_eventsource_with_the_apps_own_ids_is_told_in_a_way_that_it_und
         assert connection.data == ["a"]
 
 
+async def amid_an_event_at_the_deadline(place: Place, **options: Any) -> tuple[SiteConnection, Run]:
+    """A stream without a log that has sent "a" whole and then ``data: b``."""
+    connection, run = await place.started("a", headers=KINDS["unlogged"], **options)
+    await run.put(body(b"data: b"))
+    place.drain.drain()
+    await place.clock.advance(DEADLINE)
+    return connection, run
+
+
 async def test_an_event_under_way_at_the_deadline_is_finished_first(way: str) -> None:
     async with Place(way=way) as place:
-        connection, run = await place.started("a", headers=KINDS["unlogged"])
-        await run.put(body(b"data: b"))
-        place.drain.drain()
-        await place.clock.advance(DEADLINE)
+        connection, run = await amid_an_event_at_the_deadline(place)
         assert not connection.complete
         await run.put(body(b"b\n\n"))
         assert isinstance(await run.begin(body(b"data: dropped\n\n")), OSError)
@@ -227,10 +234,7 @@ async def test_an_event_that_never_ends_is_not_waited_for(
 ) -> None:
     monkeypatch.setattr("streamware.streams.farewell.PATIENCE", 0.05)
     async with Place(way=way) as place:
-        connection, run = await place.started("a", headers=KINDS["unlogged"], server=server)
-        await run.put(body(b"data: b"))
-        place.drain.drain()
-        await place.clock.advance(DEADLINE)
+        connection, run = await amid_an_event_at_the_deadline(place, server=server)
         await run.disconnected.wait()
         await run.put(None)
         await connection.finished()
@@ -242,10 +246,7 @@ async def test_an_event_that_never_ends_is_not_waited_for(
 
 async def test_an_app_that_ends_by_itself_at_the_deadline_has_the_last_word(way: str) -> None:
     async with Place(way=way) as place:
-        connection, run = await place.started("a", headers=KINDS["unlogged"])
-        await run.put(body(b"data: b"))
-        place.drain.drain()
-        await place.clock.advance(DEADLINE)
+        connection, run = await amid_an_event_at_the_deadline(place)
         await run.put(body(b"b\n\n", False), None)
         await connection.finished()
 
@@ -342,10 +343,7 @@ async def test_what_the_app_says_while_the_last_words_are_on_their_way_waits_for
 
 async def test_what_an_app_says_after_its_own_end_is_the_servers_to_judge(way: str) -> None:
     async with Place(way=way) as place:
-        connection, run = await place.started("a", headers=KINDS["unlogged"])
-        await run.put(body(b"data: b"))
-        place.drain.drain()
-        await place.clock.advance(DEADLINE)
+        connection, run = await amid_an_event_at_the_deadline(place)
         await run.put(body(b"b\n\n", False))
         late = await run.begin(body(b"data: late\n\n"))
         with pytest.raises(MessageOrderError):
