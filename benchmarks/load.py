@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import cast
 
 HOST = "127.0.0.1"
@@ -102,6 +102,23 @@ async def open_streams(port: int, path: str, count: int, *, at_once: int = 100) 
         await asyncio.wait_for(asyncio.gather(*(client.begun for client in batch)), PATIENCE)
         clients += batch
     return clients
+
+
+def events_of(clients: Iterable[StreamClient]) -> int:
+    """How many events all of them have had."""
+    return sum(client.events for client in clients)
+
+
+async def all_ended(clients: Sequence[StreamClient], count: int | None = None) -> None:
+    """Wait for the end of streams, and close their connections.
+
+    :raises Lost: one did not have ``count`` events.
+    """
+    await asyncio.wait_for(asyncio.gather(*(client.ended for client in clients)), PATIENCE)
+    for client in clients:
+        client.close()
+    if count is not None and any(client.events != count for client in clients):
+        raise Lost("a stream is not whole")
 
 
 #: One whole stream is read into this, and looked at afterwards.

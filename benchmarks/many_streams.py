@@ -15,7 +15,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from .load import PATIENCE, Lost, StreamClient, open_streams
+from .load import StreamClient, all_ended, events_of, open_streams
 from .measure import BARE, Figure, Settings, serving
 from .servers import FLOOR, TURN, VARIANTS, ServerProcess, turn_at, until_turn
 
@@ -70,12 +70,7 @@ async def in_turns(
         for variant, each in spent.items():
             values[variant].append(each.cpu / each.events * 1e6)
             delivered.setdefault(variant, []).append(each.events / each.seconds)
-    everybody = [client for each in clients.values() for client in each]
-    await asyncio.wait_for(asyncio.gather(*(client.ended for client in everybody)), PATIENCE)
-    for client in everybody:
-        client.close()
-    if any(client.events != count for client in everybody):
-        raise Lost("a stream is not whole")
+    await all_ended([client for each in clients.values() for client in each], count)
     return values
 
 
@@ -101,28 +96,3 @@ async def amid(turn: int, of: int) -> None:
     await asyncio.sleep(until_turn(turn, of) + MARGIN)
     while turn_at() % of != turn:  # overslept
         await asyncio.sleep(until_turn(turn, of) + MARGIN)
-
-
-def events_of(clients: list[StreamClient]) -> int:
-    return sum(client.events for client in clients)
-
-
-async def paced(server: ServerProcess, streams: int, rate: int, seconds: int) -> tuple[float, float]:
-    """µs of CPU an event, and events delivered a second, measured while all of so many streams are under way.
-
-    :raises Lost: a stream was not whole.
-    """
-    count = rate * (seconds + 3)  # enough for that, however slowly they begin
-    clients = await open_streams(server.port, f"/paced?count={count}&rate={rate}", streams)
-    clock = asyncio.get_running_loop()
-    await asyncio.sleep(0.5)
-    events, cpu, began = sum(client.events for client in clients), server.cpu(), clock.time()
-    await asyncio.sleep(seconds)
-    events, cpu = sum(client.events for client in clients) - events, server.cpu() - cpu
-    delivered = events / (clock.time() - began)
-    await asyncio.wait_for(asyncio.gather(*(client.ended for client in clients)), PATIENCE)
-    for client in clients:
-        client.close()
-    if any(client.events != count for client in clients):
-        raise Lost("a stream is not whole")
-    return cpu / events * 1e6, delivered

@@ -14,7 +14,7 @@ import redis
 
 from examples.cluster.redis_server import RedisServer
 
-from .load import HOST, PATIENCE, StreamClient, open_streams, request
+from .load import HOST, PATIENCE, StreamClient, all_ended, events_of, open_streams, request
 from .measure import OURS, Figure, Settings
 from .servers import PAYLOADS, ServerProcess, cpu_of
 
@@ -49,9 +49,9 @@ async def cpu(settings: Settings, loop: str, streams: int, rate: int) -> Figure:
                 )
                 followers = await follow(there, clients) if variant == ELSEWHERE else []
                 await asyncio.sleep(1)
-                events, before = sum(client.events for client in clients), cpu_of(server.pid)
+                events, before = events_of(clients), cpu_of(server.pid)
                 await asyncio.sleep(seconds)
-                events, used = sum(client.events for client in clients) - events, cpu_of(server.pid) - before
+                events, used = events_of(clients) - events, cpu_of(server.pid) - before
                 taken.append(used / events * 1e6)
                 for client in (*clients, *followers):
                     client.close()
@@ -95,9 +95,7 @@ async def memory(settings: Settings, loop: str) -> list[Figure]:
 async def weigh(server: RedisServer, worker: ServerProcess, kind: str, count: int, streams: int) -> float:
     before = used(server)
     clients = await open_streams(worker.port, f"/{kind}?count={count}&rate=50", streams, at_once=20)
-    await asyncio.wait_for(asyncio.gather(*(client.ended for client in clients)), PATIENCE)
-    for client in clients:
-        client.close()
+    await all_ended(clients, count)
     await asyncio.sleep(0.5)  # the last write is on its way for some milliseconds
     return (used(server) - before) / streams
 

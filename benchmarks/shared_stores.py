@@ -15,8 +15,7 @@ from collections.abc import Iterator
 
 from tests.redis_server import RedisServer
 
-from .load import HOST, PATIENCE, Lost, StreamClient, open_streams, request
-from .many_streams import paced
+from .load import HOST, Lost, StreamClient, all_ended, events_of, open_streams, request
 from .measure import OURS, Figure, Settings, in_turn
 from .servers import ServerProcess
 
@@ -54,8 +53,14 @@ async def cost(settings: Settings, loop: str, stores: dict[str, str]) -> Figure:
         servers = {name: stack.enter_context(ServerProcess(OURS, loop, store)) for name, store in stores.items()}
 
         async def visit(server: ServerProcess) -> float:
-            cost, _ = await paced(server, STREAMS, RATE, seconds)
-            return cost
+            count = RATE * (seconds + 3)  # enough for that, however slowly they begin
+            clients = await open_streams(server.port, f"/paced?count={count}&rate={RATE}", STREAMS)
+            await asyncio.sleep(0.5)
+            events, cpu = events_of(clients), server.cpu()
+            await asyncio.sleep(seconds)
+            events, cpu = events_of(clients) - events, server.cpu() - cpu
+            await all_ended(clients, count)
+            return cpu / events * 1e6
 
         values = await in_turn(servers, settings.rounds_of(4), visit, warm=False)
     label = f"{STREAMS:,} streams, {RATE} events/s each, {loop}"
@@ -108,9 +113,7 @@ async def delivery(
                 begun = [len(follower.ages) for follower in followers]
                 await asyncio.sleep(seconds)
                 ages = [age for follower, first in zip(followers, begun, strict=True) for age in follower.ages[first:]]
-                await asyncio.wait_for(asyncio.gather(*(client.ended for client in [*clients, *followers])), PATIENCE)
-                for client in [*clients, *followers]:
-                    client.close()
+                await all_ended([*clients, *followers])
                 return ages
 
             rounds = [await visit(here) for _ in range(settings.rounds_of(3))]
